@@ -1,0 +1,1 @@
+"""One adapter per data set: each writes the prepared layout that training reads."""

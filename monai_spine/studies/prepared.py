@@ -1,0 +1,250 @@
+"""The prepared layout: one folder with a `datalist.json` that training reads, whatever data set it came from.
+
+All points are RAS+ millimetres. What a set does not label is absent: absence never means "not there". A point that was
+derived with a known error rather than seen is listed in `estimated`: training may use it, evaluation does not count it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_spine.anatomy import Level, Severity, Target, Vertebra
+from monai_spine.errors import AnatomyError, OutputError, TableError
+from monai_spine.geometry import Point
+
+__all__ = ["SPLITS", "Datalist", "PreparedCase", "PreparedTarget", "PreparedVolume", "read_datalist", "write_datalist"]
+
+SCHEMA_VERSION = 1
+SPLITS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class PreparedVolume:
+    """One image file of a case.
+
+    Attributes:
+        image: Path of a NIfTI file, relative to `datalist.json`.
+        role: A series role as text: `sagittal_t1`, `sagittal_t2`, `axial_t2` or `sagittal`.
+        series_instance_uid: The series it came from, if that was DICOM.
+        bodies: Path of a label map on the same grid (1..6 = L1..L5, S1; 0 elsewhere), relative to `datalist.json`.
+        bodies_labelled: The bodies that the label map marks wherever they are visible.
+    """
+
+    image: str
+    role: str
+    series_instance_uid: str | None = None
+    bodies: str | None = None
+    bodies_labelled: tuple[Vertebra, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedTarget:
+    """Where a finding was graded, and how. `severity` is None where the readers gave no grade."""
+
+    point_ras_mm: Point
+    severity: Severity | None
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One study of one patient with what is labelled on it.
+
+    Attributes:
+        case: Unique name in its data list.
+        patient: Cases with the same patient never lie in different splits.
+        volumes: Its images, all in one frame of reference.
+        discs: Centres of discs, RAS+ mm.
+        canals: Centres of the canal at the height of each disc, RAS+ mm.
+        vertebrae: Centres of vertebral bodies, RAS+ mm.
+        targets: Graded findings.
+        estimated: Points that were derived and not seen: `disc L5/S1`, `canal L1/L2`; used in training only.
+    """
+
+    case: str
+    patient: str
+    volumes: tuple[PreparedVolume, ...]
+    discs: Mapping[Level, Point] = field(default_factory=dict)
+    canals: Mapping[Level, Point] = field(default_factory=dict)
+    vertebrae: Mapping[Vertebra, Point] = field(default_factory=dict)
+    targets: Mapping[Target, PreparedTarget] = field(default_factory=dict)
+    estimated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Datalist:
+    """The cases of one data set and how they are split.
+
+    Attributes:
+        study: Name of the data set, such as `phantom` or `lumbar_volumes`.
+        source: `simulated` or `real`.
+        root: Folder that the cases' paths are relative to.
+        splits: Case names of `training`, `validation` and `test`.
+    """
+
+    study: str
+    source: str
+    root: Path
+    cases: tuple[PreparedCase, ...]
+    splits: Mapping[str, tuple[str, ...]]
+
+    def cases_of(self, split: str) -> tuple[PreparedCase, ...]:
+        """The cases of one split, in the order of the list.
+
+        Raises:
+            TableError: There is no such split.
+        """
+        if split not in self.splits:
+            raise TableError(f"{self.study} has no split {split!r}. Choose from: {', '.join(self.splits)}.")
+        wanted = set(self.splits[split])
+        return tuple(case for case in self.cases if case.case in wanted)
+
+
+def write_datalist(
+    out_dir: Path | str, *, study: str, source: str, cases: Iterable[PreparedCase], splits: Mapping[str, Sequence[str]]
+) -> Path:
+    """Write `datalist.json` into a prepared folder. It is written beside its place and then renamed.
+
+    Raises:
+        TableError: A case name appears twice, a split names an unknown case, or a patient lies in two splits.
+        OutputError: The folder cannot be written.
+    """
+    datalist = Datalist(study, source, Path(out_dir), tuple(cases), {name: tuple(splits.get(name, ())) for name in SPLITS})
+    _check(datalist)
+    path = datalist.root / "datalist.json"
+    part = path.with_name(f".datalist.{os.getpid()}.part")
+    try:
+        datalist.root.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(_to_json(datalist), indent=1), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}). Free space there or choose another folder.") from error
+    return path
+
+
+def read_datalist(path: Path | str) -> Datalist:
+    """Read a `datalist.json`, or the one inside a prepared folder.
+
+    Raises:
+        TableError: It is missing, is no data list, or contradicts itself.
+    """
+    path = Path(path)
+    path = path / "datalist.json" if path.is_dir() else path
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise TableError(f"{path} cannot be read as a data list ({error}). Write it with `monai-spine prepare`.") from error
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise TableError(f"{path} is no data list of schema version {SCHEMA_VERSION}. Prepare the data again.")
+    try:
+        datalist = _from_json(document, path.parent)
+    except (KeyError, TypeError, ValueError, AnatomyError) as error:
+        raise TableError(f"{path} does not follow the data list's schema: {error!r}. Prepare the data again.") from error
+    _check(datalist)
+    return datalist
+
+
+def _check(datalist: Datalist) -> None:
+    names = [case.case for case in datalist.cases]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise TableError(f"{datalist.study}: cases {twice} appear twice. Give every case its own name.")
+    if datalist.source not in ("real", "simulated"):
+        raise TableError(f"{datalist.study}: source is {datalist.source!r}; it must be 'real' or 'simulated'.")
+    patients = {case.case: case.patient for case in datalist.cases}
+    split_of: dict[str, str] = {}
+    for split, members in datalist.splits.items():
+        unknown = sorted(set(members) - set(names))
+        if unknown:
+            raise TableError(f"{datalist.study}: split {split!r} names unknown cases {unknown[:5]}. Prepare the data again.")
+        for patient in (patients[name] for name in members):
+            if split_of.setdefault(patient, split) != split:
+                raise TableError(
+                    f"{datalist.study}: patient {patient!r} lies in {split_of[patient]!r} and in {split!r}. "
+                    "Split by patient, not by case."
+                )
+
+
+def _to_json(datalist: Datalist) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "study": datalist.study,
+        "source": datalist.source,
+        "splits": {name: list(members) for name, members in datalist.splits.items()},
+        "cases": [_case_to_json(case) for case in datalist.cases],
+    }
+
+
+def _case_to_json(case: PreparedCase) -> dict[str, Any]:
+    return {
+        "case": case.case,
+        "patient": case.patient,
+        "volumes": [
+            {
+                "image": volume.image,
+                "role": str(volume.role),
+                "series_instance_uid": volume.series_instance_uid,
+                "bodies": volume.bodies,
+                "bodies_labelled": [body.label for body in volume.bodies_labelled],
+            }
+            for volume in case.volumes
+        ],
+        "discs": {level.label: _rounded(point) for level, point in case.discs.items()},
+        "canals": {level.label: _rounded(point) for level, point in case.canals.items()},
+        "vertebrae": {vertebra.label: _rounded(point) for vertebra, point in case.vertebrae.items()},
+        "targets": {
+            target.slug: {
+                "point_ras_mm": _rounded(found.point_ras_mm),
+                "severity": None if found.severity is None else found.severity.slug,
+            }
+            for target, found in case.targets.items()
+        },
+        "estimated": list(case.estimated),
+    }
+
+
+def _from_json(document: Mapping[str, Any], root: Path) -> Datalist:
+    splits = {str(name): tuple(str(member) for member in members) for name, members in document["splits"].items()}
+    cases = tuple(_case_from_json(case) for case in document["cases"])
+    return Datalist(str(document["study"]), str(document["source"]), root, cases, splits)
+
+
+def _case_from_json(case: Mapping[str, Any]) -> PreparedCase:
+    return PreparedCase(
+        case=str(case["case"]),
+        patient=str(case["patient"]),
+        volumes=tuple(_volume_from_json(volume) for volume in case["volumes"]),
+        discs={Level.parse(name): _point(point) for name, point in case.get("discs", {}).items()},
+        canals={Level.parse(name): _point(point) for name, point in case.get("canals", {}).items()},
+        vertebrae={Vertebra.parse(name): _point(point) for name, point in case.get("vertebrae", {}).items()},
+        targets={Target.parse(slug): _target_from_json(found) for slug, found in case.get("targets", {}).items()},
+        estimated=tuple(str(name) for name in case.get("estimated", ())),
+    )
+
+
+def _volume_from_json(volume: Mapping[str, Any]) -> PreparedVolume:
+    return PreparedVolume(
+        image=str(volume["image"]),
+        role=str(volume["role"]),
+        series_instance_uid=volume.get("series_instance_uid"),
+        bodies=volume.get("bodies"),
+        bodies_labelled=tuple(Vertebra.parse(name) for name in volume.get("bodies_labelled") or ()),
+    )
+
+
+def _target_from_json(found: Mapping[str, Any]) -> PreparedTarget:
+    severity = found.get("severity")
+    return PreparedTarget(_point(found["point_ras_mm"]), None if severity is None else Severity.parse(severity))
+
+
+def _rounded(point: Point) -> list[float]:
+    return [round(float(value), 3) for value in point]
+
+
+def _point(values: Sequence[float]) -> Point:
+    r, a, s = (float(value) for value in values)
+    return r, a, s

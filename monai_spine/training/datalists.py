@@ -1,0 +1,130 @@
+"""Data lists for MONAI datasets: plain dicts, one per training example.
+
+No key begins with another key's name and `_` (monai 1.6 takes `image_*` for meta data of `image`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from monai_spine.anatomy import LEVELS, Condition, Side, Vertebra
+from monai_spine.errors import TableError
+from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
+from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedVolume, read_datalist
+
+__all__ = ["BODIES", "POINT_NAMES", "Datalist", "grading_items", "localizer_items", "mixed_items", "read_datalist"]
+
+BODIES: tuple[Vertebra, ...] = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5, Vertebra.S1)
+"""Vertebral bodies of the localiser's masks; label value = position + 1."""
+
+POINT_NAMES: tuple[str, ...] = tuple(f"{what} {level.label}" for what in ("disc", "canal") for level in LEVELS)
+"""The localiser's ten points in channel order: `disc L1/L2` … `disc L5/S1`, `canal L1/L2` … `canal L5/S1`."""
+
+Item = dict[str, Any]
+
+
+def localizer_items(datalist: Datalist, split: str) -> list[Item]:
+    """One item per sagittal volume.
+
+    Returns:
+        Dicts with `image` (absolute path), `bodies` (absolute path, or None where no label map exists), `points` ((10, 3)
+        float32 RAS+ mm in the order of `POINT_NAMES`; NaN where not labelled), `estimated` ((10,) bool), `marked` ((6,) float32,
+        1 where the label map marks that body), `case`, `study`.
+    """
+    return [
+        _localizer_item(datalist, case, volume)
+        for case in datalist.cases_of(split)
+        for volume in case.volumes
+        if volume.role.startswith("sagittal")
+    ]
+
+
+def _localizer_item(datalist: Datalist, case: PreparedCase, volume: PreparedVolume) -> Item:
+    known = {f"disc {level.label}": point for level, point in case.discs.items()}
+    known |= {f"canal {level.label}": point for level, point in case.canals.items()}
+    nowhere = (np.nan, np.nan, np.nan)
+    return {
+        "image": str((datalist.root / volume.image).resolve()),
+        "bodies": None if volume.bodies is None else str((datalist.root / volume.bodies).resolve()),
+        "points": np.array([known.get(name, nowhere) for name in POINT_NAMES], dtype=np.float32),
+        "estimated": np.array([name in case.estimated for name in POINT_NAMES]),
+        "marked": np.array([volume.bodies is not None and body in volume.bodies_labelled for body in BODIES], dtype=np.float32),
+        "case": case.case,
+        "study": datalist.study,
+    }
+
+
+def mixed_items(
+    datalists: Path | str | Sequence[Path | str], split: str, *, repeats: Sequence[int] | None = None, limit: int | None = None
+) -> list[Item]:
+    """The localiser's items of one or several prepared folders, one after the other.
+
+    Args:
+        datalists: A prepared folder, or several.
+        split: `training`, `validation` or `test`.
+        repeats: How often each folder's items are listed, so that a small set is drawn as often as a large one.
+        limit: At most so many items of each folder (the first ones).
+
+    Raises:
+        TableError: `repeats` does not have one positive number per folder, or a folder has no data list.
+    """
+    folders = [datalists] if isinstance(datalists, (str, Path)) else list(datalists)
+    times = [1] * len(folders) if repeats is None else [int(number) for number in repeats]
+    if len(times) != len(folders) or any(number < 1 for number in times):
+        raise TableError(f"repeats is {times} for {len(folders)} prepared folders: give one positive whole number per folder.")
+    items: list[Item] = []
+    for folder, number in zip(folders, times, strict=True):
+        items += localizer_items(read_datalist(folder), split)[:limit] * number
+    return items
+
+
+def grading_items(datalist: Datalist, split: str, condition: Condition | str, role: str) -> list[Item]:
+    """One item per graded target of a condition; targets without a grade, and cases without a series of this role, are left out.
+
+    Where a case has several volumes of the role (blocks of axial slices), the target goes with the one that its point lies
+    deepest in.
+
+    Returns:
+        Dicts with `image` (absolute path), `point_ras_mm` ([r, a, s]), `mirror` (True for the right side, which is shown as a
+        left one), `label` (0, 1 or 2), `target` (slug), `case`.
+    """
+    condition = Condition.parse(condition)
+    items = []
+    for case in datalist.cases_of(split):
+        grids = [(path, *_grid(path)) for path in _images(datalist, case, role)]
+        for target, found in case.targets.items():
+            if not grids or target.condition is not condition or found.severity is None:
+                continue
+            items.append(
+                {
+                    "image": min(grids, key=lambda grid: _depth_mm(found.point_ras_mm, grid[1], grid[2]))[0],
+                    "point_ras_mm": list(found.point_ras_mm),
+                    "mirror": target.side is Side.RIGHT,
+                    "label": found.severity.index,
+                    "target": target.slug,
+                    "case": case.case,
+                }
+            )
+    return items
+
+
+def _images(datalist: Datalist, case: PreparedCase, role: str) -> list[str]:
+    return [str((datalist.root / volume.image).resolve()) for volume in case.volumes if volume.role == role]
+
+
+def _grid(path: str) -> tuple[Affine, tuple[int, ...]]:
+    """Affine and shape from a file's header; no voxel is read."""
+    image = nib.load(path)
+    return np.asarray(image.affine), tuple(image.shape)
+
+
+def _depth_mm(point_ras_mm: Point, affine: Affine, shape: tuple[int, ...]) -> float:
+    """How far a point lies outside a grid; negative inside, the more the deeper. Millimetres along the grid's worst axis."""
+    middle = (np.asarray(shape[:3]) - 1) / 2
+    offset = np.abs(apply_affine(invert_affine(affine), point_ras_mm) - middle)
+    return float(((offset - middle) * spacing_of(affine)).max())
