@@ -1,0 +1,274 @@
+"""Crops: one block of a scan in millimetres around a point. Training and inference both cut them here and nowhere else.
+
+A crop follows the scan's own axes, in their order nearest to R, A, S, so that angled axial blocks are cut along their slices and
+not across. Index 0 grows from the patient's left to the right, 1 from back to front, 2 from foot to head. Where points lie in
+relation to a level is in `placement.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_spine.anatomy import Level
+from monai_spine.errors import OutsideFieldOfViewError, WeightsError
+from monai_spine.geometry import Affine, Plane, Point, Triple, apply_affine, flip_axis, invert_affine, to_ras_axes
+from monai_spine.volume import Volume
+
+__all__ = [
+    "Crop",
+    "CropSpec",
+    "best_block",
+    "coverage_of",
+    "crop_affine",
+    "crop_block",
+    "neighbourhood",
+    "project_to_slice",
+    "resample_block",
+]
+
+Shape = tuple[int, int, int]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """What a grading bundle wants to see, as its `inference.json` says under `crop`.
+
+    Attributes:
+        role: The kind of series it is cut from, such as `sagittal_t2`.
+        size_mm: Edges along R, A, S.
+        shape: Voxels along R, A, S.
+        mirror_right: The right side is shown as a left one.
+        offset_mm: Per level, where the crop lies seen from the canal's centre: outwards, to the front, to the head, along the
+            column's own axes (`placement.py`).
+        min_coverage: Share of the crop that must lie inside the scan.
+    """
+
+    role: str
+    size_mm: Triple
+    shape: Shape
+    mirror_right: bool
+    offset_mm: Mapping[Level, Triple]
+    min_coverage: float = 0.5
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> CropSpec:
+        """Read the `crop` section of a bundle's `inference.json`.
+
+        Raises:
+            WeightsError: An entry is missing or has no three values.
+        """
+        try:
+            offsets = {Level.parse(name): _triple(values) for name, values in config["offset_mm"].items()}
+            i, j, k = (int(number) for number in config["shape"])
+            return cls(
+                role=str(config["role"]),
+                size_mm=_triple(config["size_mm"]),
+                shape=(i, j, k),
+                mirror_right=bool(config["mirror_right"]),
+                offset_mm=offsets,
+                min_coverage=float(config.get("min_coverage", 0.5)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"The crop section of the bundle's inference.json cannot be used ({type(error).__name__}: {error}). "
+                "It needs role, size_mm, shape, mirror_right and offset_mm per level."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A resampled block.
+
+    Attributes:
+        array: Voxels (R, A, S), float32, in the scan's own intensities.
+        affine: 4 × 4, voxel centre to RAS+ mm.
+        coverage: Share of the block that lies inside the scan, 0 to 1.
+    """
+
+    array: npt.NDArray[np.float32]
+    affine: Affine
+    coverage: float
+
+    def mirrored(self) -> Crop:
+        """The same voxels with index 0 reversed: a right side that looks like a left one. Each voxel keeps its place in space."""
+        array, affine = flip_axis(self.array, self.affine, 0)
+        return replace(self, array=np.ascontiguousarray(array, np.float32), affine=affine)
+
+
+def crop_block(volume: Volume, center_ras_mm: Point, *, size_mm: Triple, shape: Shape, min_coverage: float = 0.5) -> Crop:
+    """Resample one block of a scan around a point, along the scan's own axes.
+
+    Linear interpolation; where the scan is at least twice as fine as the crop, its voxels are averaged first. Outside of the scan
+    the nearest voxel is repeated. Nothing is mirrored.
+
+    Args:
+        volume: Scan to sample, in any orientation and spacing.
+        center_ras_mm: Centre of the block, RAS+ mm.
+        size_mm: Edges of the block along R, A, S.
+        shape: Voxels along R, A, S.
+        min_coverage: Share of the block that must lie inside the scan.
+
+    Raises:
+        OutsideFieldOfViewError: Less than `min_coverage` of the block lies inside the scan.
+    """
+    affine = crop_affine(volume.affine, center_ras_mm, size_mm=size_mm, shape=shape)
+    coverage = _coverage(volume, affine, shape)
+    if coverage < min_coverage:
+        edges = " × ".join(f"{edge:g}" for edge in size_mm)
+        raise OutsideFieldOfViewError(
+            f"only {100 * coverage:.0f} % of its {edges} mm block lies inside the scan "
+            f"(at least {100 * min_coverage:.0f} % is needed). "
+            "Choose a series that covers this level with --series, or leave it out with --levels."
+        )
+    return resample_block(volume, affine, shape)
+
+
+def crop_affine(volume_affine: Affine, center_ras_mm: Point, *, size_mm: Triple, shape: Shape) -> Affine:
+    """Affine of a block around a point whose axes are the scan's, made perpendicular, in the order nearest to R, A, S."""
+    _, affine = to_ras_axes(np.empty((1, 1, 1)), volume_affine)
+    left, _, right = np.linalg.svd(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    result = np.eye(4)
+    result[:3, :3] = left @ right * (np.asarray(size_mm) / np.asarray(shape))
+    result[:3, 3] = np.asarray(center_ras_mm) - result[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    return result
+
+
+def resample_block(volume: Volume, affine: Affine, shape: Shape) -> Crop:
+    """Sample a scan at the voxels of a grid, however it lies, as `crop_block` does, whatever the coverage.
+
+    Args:
+        volume: Scan to sample.
+        affine: 4 × 4 of the grid, voxel to RAS+ mm.
+        shape: Voxels of the grid.
+    """
+    to_voxel = invert_affine(volume.affine) @ affine
+    array, to_array = _local_array(volume.array, to_voxel, shape)
+    sampled = torch.nn.functional.grid_sample(
+        torch.from_numpy(array)[None, None],
+        _normalised_grid(to_array, shape, array.shape),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    return Crop(array=sampled[0, 0].numpy(), affine=affine, coverage=_coverage(volume, affine, shape))
+
+
+def coverage_of(volume: Volume, center_ras_mm: Point, *, size_mm: Triple) -> float:
+    """Share of a block around a point that lies inside the scan, to about 1 %. Voxels end half an edge beyond their centre."""
+    shape = (16, 16, 16)
+    return _coverage(volume, crop_affine(volume.affine, center_ras_mm, size_mm=size_mm, shape=shape), shape)
+
+
+def best_block(volumes: Sequence[Volume], center_ras_mm: Point, *, size_mm: Triple) -> Volume:
+    """The block that covers most of a crop; among equals the one with a slice nearest to the point.
+
+    Raises:
+        OutsideFieldOfViewError: There is no block at all.
+    """
+    if not volumes:
+        raise OutsideFieldOfViewError("There is no block to cut from: the series is empty. Choose another one with --series.")
+
+    def rank(volume: Volume) -> tuple[float, float]:
+        return -round(coverage_of(volume, center_ras_mm, size_mm=size_mm), 2), _distance_to_slice_mm(volume, center_ras_mm)
+
+    return min(volumes, key=rank)
+
+
+def project_to_slice(point_ras_mm: Point, volume: Volume) -> Point:
+    """Move a point along the slice normal onto the nearest slice (its plane goes on beyond the stack)."""
+    r, a, s = _nearest_slice(volume, point_ras_mm).project(point_ras_mm)
+    return float(r), float(a), float(s)
+
+
+def neighbourhood(volume: Volume, center_ras_mm: Point, *, radius_mm: Triple) -> Volume:
+    """A copy of the stored voxels around a point, so that crops near it can be cut without the rest of the scan.
+
+    Args:
+        volume: Scan, its array of any type or memory-mapped; the type is kept.
+        center_ras_mm: Centre, RAS+ mm.
+        radius_mm: How far it reaches at least along the scan's own axes nearest to R, A, S.
+    """
+    block = crop_affine(volume.affine, center_ras_mm, size_mm=_triple(4 * np.asarray(radius_mm)), shape=(2, 2, 2))
+    low, high = _bounds(invert_affine(volume.affine) @ block, (2, 2, 2), margin=1.5, array_shape=volume.array.shape)
+    affine = volume.affine.copy()
+    affine[:3, 3] = apply_affine(volume.affine, low)
+    cut = np.array(volume.array[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))])
+    return Volume(array=cut, affine=affine, series_instance_uid=volume.series_instance_uid, slice_axis=volume.slice_axis)
+
+
+def _triple(values: Any) -> Triple:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _bounds(to_voxel: Affine, shape: Shape, *, margin: float, array_shape: tuple[int, ...]) -> tuple[Indices, Indices]:
+    """First voxel that a grid reaches and the one after its last, widened by a margin in voxels, within the array."""
+    corners = np.stack(np.meshgrid(*([0, size - 1] for size in shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    reached = apply_affine(to_voxel, corners)
+    last = np.asarray(array_shape) - 1
+    low = np.clip(np.round(reached.min(axis=0) - margin), 0, last).astype(np.int64)
+    high = np.clip(np.round(reached.max(axis=0) + margin), 0, last).astype(np.int64)
+    return low, high + 1
+
+
+def _local_array(array: npt.NDArray[Any], to_voxel: Affine, shape: Shape) -> tuple[npt.NDArray[np.float32], Affine]:
+    """The voxels that a grid needs, averaged where they are finer than half of its step, and the affine from the grid to them."""
+    factors = _averaging(to_voxel)
+    low, high = _bounds(to_voxel, shape, margin=1.0 + max(factors), array_shape=array.shape)
+    factors = np.minimum(factors, high - low)
+    high = low + (high - low) // factors * factors
+    local = np.asarray(array[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))], dtype=np.float32)
+    if (factors > 1).any():
+        pairs = [size for count, factor in zip(local.shape, factors, strict=True) for size in (count // factor, factor)]
+        local = local.reshape(pairs).mean(axis=(1, 3, 5), dtype=np.float32)
+    to_local = np.diag([*(1 / factors), 1.0])
+    to_local[:3, 3] = -(low + (factors - 1) / 2) / factors
+    return np.ascontiguousarray(local), to_local @ to_voxel
+
+
+def _normalised_grid(to_array: Affine, shape: Shape, array_shape: tuple[int, ...]) -> torch.Tensor:
+    """Where a grid's voxels lie in an array, as `grid_sample` counts: last axis first, from -1 to 1 between outer edges."""
+    i, j, k = (torch.arange(size, dtype=torch.float32) for size in shape)
+    positions = []
+    for row, size in zip(to_array, array_shape, strict=False):
+        a, b, c, start = (2 * float(value) / size for value in row)
+        positions.append(a * i[:, None, None] + (b * j[:, None] + (c * k + (start + 1 / size - 1))))
+    return torch.stack(positions[::-1], dim=-1)[None]
+
+
+def _averaging(to_voxel: Affine) -> Indices:
+    """How many stored voxels along each axis become one before sampling: as many as fit into a step of the grid."""
+    steps = np.abs(to_voxel[:3, :3]).max(axis=1)
+    return np.asarray(np.maximum(1, np.floor(steps + 1e-6)), dtype=np.int64)
+
+
+def _coverage(volume: Volume, affine: Affine, shape: Shape) -> float:
+    """Share of a grid's voxels inside the scan, counted on at most 16 of them along each axis."""
+    few = np.minimum(shape, 16)
+    axes = [(np.arange(count) + 0.5) * size / count - 0.5 for count, size in zip(few, shape, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    index = apply_affine(invert_affine(volume.affine) @ affine, grid)
+    inside = (index >= -0.5) & (index <= np.asarray(volume.array.shape) - 0.5)
+    return float(inside.all(axis=-1).mean())
+
+
+def _nearest_slice(volume: Volume, point_ras_mm: Point) -> Plane:
+    index = np.zeros(3)
+    index[volume.slice_axis] = np.round(apply_affine(invert_affine(volume.affine), point_ras_mm)[volume.slice_axis])
+    first, second = (volume.affine[:3, axis] for axis in range(3) if axis != volume.slice_axis)
+    normal = np.cross(first, second)
+    return Plane(_triple(apply_affine(volume.affine, index)), _triple(normal / np.linalg.norm(normal)))
+
+
+def _distance_to_slice_mm(volume: Volume, point_ras_mm: Point) -> float:
+    """Distance to the nearest slice that is there."""
+    axis = volume.slice_axis
+    index = apply_affine(invert_affine(volume.affine), point_ras_mm)[axis]
+    return float(abs(index - np.clip(np.round(index), 0, volume.array.shape[axis] - 1)) * volume.spacing_mm[axis])
