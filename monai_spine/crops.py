@@ -48,6 +48,7 @@ class CropSpec:
         offset_mm: Per level, where the crop lies seen from the canal's centre: outwards, to the front, to the head, along the
             column's own axes (`placement.py`).
         min_coverage: Share of the crop that must lie inside the scan.
+        on_slice: In inference the centre is moved along the slice normal onto the nearest slice, where readers set their points.
     """
 
     role: str
@@ -56,6 +57,7 @@ class CropSpec:
     mirror_right: bool
     offset_mm: Mapping[Level, Triple]
     min_coverage: float = 0.5
+    on_slice: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> CropSpec:
@@ -74,6 +76,7 @@ class CropSpec:
                 mirror_right=bool(config["mirror_right"]),
                 offset_mm=offsets,
                 min_coverage=float(config.get("min_coverage", 0.5)),
+                on_slice=bool(config.get("on_slice", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(

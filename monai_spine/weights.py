@@ -164,7 +164,7 @@ def find_bundle(name: str, folder: Path | str | None = None) -> Bundle:
     root = bundle_folder(folder) / name
     if not (root / "configs" / "metadata.json").is_file():
         there = ", ".join(sorted(path.parents[1].name for path in root.parent.glob("*/configs/metadata.json"))) or "none"
-        raise WeightsError(f"There is no bundle {name!r} in {root.parent} (there: {there}). Choose another folder with --bundles.")
+        raise WeightsError(f"There is no bundle {name!r} in {root.parent} (there: {there}). Choose a folder with --bundles.")
     return _open(root)
 
 
@@ -191,12 +191,12 @@ def record_weights(root: Path | str) -> dict[str, str]:
         The hashes that were written, by path in the bundle.
     """
     bundle = _open(Path(root))
-    hashes = {
-        name: hashlib.sha256((bundle.root / name).read_bytes()).hexdigest() for name in WEIGHT_FILES if (bundle.root / name).is_file()
-    }
+    present = [name for name in WEIGHT_FILES if (bundle.root / name).is_file()]
+    hashes = {name: hashlib.sha256((bundle.root / name).read_bytes()).hexdigest() for name in present}
     path = bundle.root / "configs" / "metadata.json"
     beside = path.with_suffix(".json.part")
-    beside.write_text(json.dumps({**bundle.metadata, "weights_sha256": hashes}, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps({**bundle.metadata, "weights_sha256": hashes}, indent=4, ensure_ascii=False) + "\n"
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
     return hashes
 
@@ -213,7 +213,7 @@ def _open(root: Path) -> Bundle:
 def _verified_bytes(bundle: Bundle, name: str) -> bytes:
     path = bundle.root / name
     if not path.is_file():
-        raise WeightsError(f"Bundle {bundle.name} has no weights at {path}. Train it as its docs/README.md says, or restore the file.")
+        raise WeightsError(f"Bundle {bundle.name} has no weights at {path}. Train it (see its docs/README.md), or restore the file.")
     stated = bundle.weights_sha256.get(name)
     contents = path.read_bytes()
     found = hashlib.sha256(contents).hexdigest()

@@ -1,0 +1,166 @@
+"""From levels and volumes to graded targets, each condition by its own bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from monai_spine.anatomy import Condition, Level, Severity, Side, Target
+from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to_slice
+from monai_spine.errors import OutsideFieldOfViewError, WeightsError
+from monai_spine.geometry import Point
+from monai_spine.placement import ColumnFrame, column_frames
+
+if TYPE_CHECKING:
+    from monai_spine.levels import Levels
+    from monai_spine.volume import Volume
+    from monai_spine.weights import Bundle
+
+__all__ = ["Grade", "Grader", "grade_targets", "load_grader"]
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A target's grade, or the reason why it has none.
+
+    Attributes:
+        target: What was graded.
+        status: `graded` or `not_assessable`.
+        reason: Why it has no grade, in words; None where it has one.
+        probabilities: Of normal_mild, moderate and severe; they sum to 1. As frequencies, not weighted for any score.
+        series_instance_uid: Series of the crop.
+        point_ras_mm: Centre of the crop, RAS+ mm.
+        crop: What the network saw, before mirroring and normalisation.
+    """
+
+    target: Target
+    status: Literal["graded", "not_assessable"]
+    reason: str | None = None
+    probabilities: tuple[float, float, float] | None = None
+    series_instance_uid: str | None = None
+    point_ras_mm: Point | None = None
+    crop: Crop | None = None
+
+    @property
+    def severity(self) -> Severity | None:
+        """The most probable severity, the milder one where two are equal."""
+        if self.probabilities is None:
+            return None
+        return max(Severity, key=lambda severity: (self.probabilities or ())[severity.index])
+
+
+@dataclass(frozen=True)
+class Grader:
+    """A grading bundle that is ready to run.
+
+    Attributes:
+        bundle: Where it comes from.
+        condition: What it grades.
+        spec: The crop that it wants to see.
+        network: In evaluation mode, on `device`.
+        device: Such as `cpu` or `cuda:0`.
+    """
+
+    bundle: Bundle
+    condition: Condition
+    spec: CropSpec
+    network: Any
+    device: str = "cpu"
+
+    def probabilities(self, crops: Sequence[Crop]) -> list[tuple[float, float, float]]:
+        """Probabilities of the three severities for each crop (already mirrored where it has to be), in one pass."""
+        import torch
+
+        if not crops:
+            return []
+        images = [self.bundle.preprocessing({"image": torch.from_numpy(crop.array[None])})["image"] for crop in crops]
+        with torch.inference_mode():
+            logits = self.bundle.inferer(torch.stack([torch.as_tensor(image) for image in images]).to(self.device), self.network)
+        return [self._checked(self.bundle.postprocessing({"pred": row})["pred"]) for row in logits.float().cpu()]
+
+    def _checked(self, row: Any) -> tuple[float, float, float]:
+        values = [float(value) for value in row]
+        if len(values) != len(Severity) or not abs(sum(values) - 1) < 1e-3 or min(values) < 0:
+            raise WeightsError(
+                f"Bundle {self.bundle.name} gave {values} where the probabilities of {', '.join(Severity)} were expected. "
+                "Its inference.json has to end in a softmax over three classes."
+            )
+        return values[0], values[1], values[2]
+
+
+def load_grader(bundle: Bundle, device: str = "cpu") -> Grader:
+    """Make a grading bundle ready to run.
+
+    Raises:
+        WeightsError: Its weights or its `inference.json` cannot be used.
+    """
+    return Grader(
+        bundle=bundle,
+        condition=Condition.parse(str(bundle.config("condition"))),
+        spec=CropSpec.from_config(bundle.config("crop")),
+        network=bundle.network(device),
+        device=device,
+    )
+
+
+def grade_targets(
+    targets: Iterable[Target],
+    levels: Levels,
+    volumes: Mapping[Any, Sequence[Volume]],
+    graders: Mapping[Condition, Grader],
+) -> tuple[Grade, ...]:
+    """Grade targets, in their order. What cannot be graded says why.
+
+    Args:
+        targets: What to grade.
+        levels: Where the levels are.
+        volumes: The blocks of the series of each role (`Role` or its value).
+        graders: One per condition.
+    """
+    frames = column_frames(levels)
+    by_role = {str(getattr(role, "value", role)): tuple(blocks) for role, blocks in volumes.items()}
+    grades = [_placed(target, frames, by_role, graders.get(target.condition)) for target in targets]
+    for condition, grader in graders.items():
+        waiting = [at for at, grade in enumerate(grades) if grade.target.condition is condition and grade.crop is not None]
+        seen = [_as_seen(grades[at], grader.spec) for at in waiting]
+        for at, probabilities in zip(waiting, grader.probabilities(seen), strict=True):
+            grades[at] = replace(grades[at], status="graded", reason=None, probabilities=probabilities)
+    return tuple(grades)
+
+
+def _placed(
+    target: Target, frames: Mapping[Level, ColumnFrame], volumes: Mapping[str, Sequence[Volume]], grader: Grader | None
+) -> Grade:
+    """The target with its crop and no grade yet, or with the reason why it gets none."""
+    if grader is None:
+        return Grade(target, "not_assessable", reason=f"no bundle for {target.condition.label} was loaded")
+    role, frame = grader.spec.role, frames.get(target.level)
+    if not volumes.get(role):
+        return Grade(target, "not_assessable", reason=f"the study has no {_series_label(role)} series")
+    if frame is None or target.level not in grader.spec.offset_mm:
+        return Grade(target, "not_assessable", reason=f"{target.level.label} was not found in the scan")
+    return _cropped(target, frame.point(grader.spec.offset_mm[target.level], target.side), volumes[role], grader.spec)
+
+
+def _cropped(target: Target, point: Point, blocks: Sequence[Volume], spec: CropSpec) -> Grade:
+    volume = best_block(blocks, point, size_mm=spec.size_mm)
+    point = project_to_slice(point, volume) if spec.on_slice else point
+    try:
+        crop = crop_block(volume, point, size_mm=spec.size_mm, shape=spec.shape, min_coverage=spec.min_coverage)
+    except OutsideFieldOfViewError as error:
+        reason = f"{target.level.label} was not graded on the {_series_label(spec.role)} series: {error}"
+        return Grade(target, "not_assessable", reason=reason, series_instance_uid=volume.series_instance_uid)
+    return Grade(target, "not_assessable", series_instance_uid=volume.series_instance_uid, point_ras_mm=point, crop=crop)
+
+
+def _as_seen(grade: Grade, spec: CropSpec) -> Crop:
+    """The crop as the network takes it; a right side as a left one."""
+    if grade.crop is None:
+        raise ValueError(f"{grade.target.slug} has no crop.")
+    return grade.crop.mirrored() if spec.mirror_right and grade.target.side is Side.RIGHT else grade.crop
+
+
+def _series_label(role: str) -> str:
+    """`sagittal_t1` as people write it: sagittal T1."""
+    return role.replace("_t", " T")
