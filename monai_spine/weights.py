@@ -213,7 +213,7 @@ def _open(root: Path) -> Bundle:
 def _verified_bytes(bundle: Bundle, name: str) -> bytes:
     path = bundle.root / name
     if not path.is_file():
-        raise WeightsError(f"Bundle {bundle.name} has no weights at {path}. Train it (see its docs/README.md), or restore the file.")
+        raise WeightsError(f"Bundle {bundle.name} has no weights at {path}. Train it (docs/README.md), or restore the file.")
     stated = bundle.weights_sha256.get(name)
     contents = path.read_bytes()
     found = hashlib.sha256(contents).hexdigest()
