@@ -279,15 +279,10 @@ def write_train_tables(
         raise TableError(f"Unknown series description {unknown[0]!r}. Choose from: {', '.join(SERIES_DESCRIPTIONS)}.")
     write_rows(folder / "train.csv", TRAIN_COLUMNS, [_train_row(row) for row in labels])
     write_rows(folder / "train_label_coordinates.csv", POINT_COLUMNS, [_point_row(point) for point in points])
-    write_rows(
-        folder / "train_series_descriptions.csv",
-        SERIES_COLUMNS,
-        [(row.study_id, row.series_id, row.description) for row in series],
-    )
-    thirds = (1 / 3, 1 / 3, 1 / 3)
-    write_submission(
-        (SubmissionRow(study, target, thirds) for study in studies for target in TARGETS), folder / "sample_submission.csv"
-    )
+    described = [(row.study_id, row.series_id, row.description) for row in series]
+    write_rows(folder / "train_series_descriptions.csv", SERIES_COLUMNS, described)
+    uniform = [SubmissionRow(study, target, (1 / 3, 1 / 3, 1 / 3)) for study in studies for target in TARGETS]
+    write_submission(uniform, folder / "sample_submission.csv")
 
 
 def _train_row(row: StudyLabels) -> tuple[int | str, ...]:

@@ -20,7 +20,7 @@ from monai_spine.errors import TableError
 
 __all__ = ["SourceTable"]
 
-_WHOLE_NUMBER = re.compile(r"\d{1,18}")
+_WHOLE_NUMBER = re.compile(r"0|[1-9]\d{0,17}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SourceTable:
         """Ids and counts as int64.
 
         Raises:
-            TableError: A cell is empty, has a decimal point or exponent, is negative or beyond 18 digits.
+            TableError: A cell is empty, negative, longer than 18 digits, or has a decimal point, an exponent or a leading 0.
         """
         values = self.cells[column].tolist()
         self.refuse(
