@@ -1,0 +1,126 @@
+"""From the localiser's maps to candidates: places that may be discs, each with the evidence for every name it could bear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import maximum_filter
+
+from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
+
+__all__ = ["Candidate", "LocalizerMaps", "find_candidates", "peak_near"]
+
+Maps = npt.NDArray[np.float32]
+
+_SEPARATION_MM = 12.0
+_CENTROID_RADIUS_MM = 8.0
+_EVIDENCE_RADIUS_MM = 6.0
+
+
+@dataclass(frozen=True)
+class LocalizerMaps:
+    """The localiser's answer for one volume, as probabilities.
+
+    Attributes:
+        discs: (5, i, j, k), L1/L2 … L5/S1.
+        canals: (5, i, j, k), L1/L2 … L5/S1.
+        bodies: (6, i, j, k), L1 … L5, S1.
+        affine: 4 × 4, voxel centre (i, j, k) to RAS+ mm.
+    """
+
+    discs: Maps
+    canals: Maps
+    bodies: Maps
+    affine: Affine
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place that may be a disc.
+
+    Attributes:
+        point_ras_mm: Its centre, finer than a voxel.
+        evidence: For each level of `LEVELS`, the probability seen there, 0 to 1.
+    """
+
+    point_ras_mm: Point
+    evidence: tuple[float, ...]
+
+
+def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int = 16) -> tuple[Candidate, ...]:
+    """Peaks of the disc maps taken together, from the head down.
+
+    Args:
+        maps: The localiser's answer.
+        threshold: Peaks below this probability are left out.
+        limit: At most so many, the strongest ones.
+    """
+    strongest = maps.discs.max(axis=0)
+    peaks = _peaks(strongest, spacing_of(maps.affine), threshold)[:limit]
+    found = []
+    for peak in peaks:
+        center = _centroid(strongest, peak, maps.affine)
+        evidence = tuple(float(value) for value in _maximum_around(maps.discs, peak, maps.affine))
+        found.append(Candidate(center, evidence))
+    return tuple(sorted(found, key=lambda candidate: -candidate.point_ras_mm[2]))
+
+
+def peak_near(channel: npt.NDArray[np.float32], affine: Affine, *, around_ras_mm: Point, reach_mm: float) -> tuple[Point, float]:
+    """The strongest place of one map within a distance of a point, and its value; value 0 where the ball lies outside the map."""
+    box, distance = _ball(around_ras_mm, affine, channel.shape, reach_mm)
+    part = np.where(distance <= reach_mm, channel[box], 0.0)
+    if part.size == 0 or part.max() <= 0:
+        return around_ras_mm, 0.0
+    offset = np.array([axis.start for axis in box])
+    peak = np.asarray(np.unravel_index(int(part.argmax()), part.shape)) + offset
+    return _centroid(channel, peak, affine), float(part.max())
+
+
+def _peaks(
+    volume: npt.NDArray[np.float32], spacing_mm: tuple[float, float, float], threshold: float
+) -> list[npt.NDArray[np.int64]]:
+    """Voxels that are the largest within a box and above a threshold, strongest first; of two too near, the weaker goes."""
+    above = np.argwhere(volume > threshold)
+    if len(above) == 0:
+        return []
+    low, high = above.min(0), above.max(0) + 1
+    part = volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    size = tuple(2 * max(1, round(_SEPARATION_MM / 2 / edge)) + 1 for edge in spacing_mm)
+    summits = np.argwhere((part > threshold) & (part == maximum_filter(part, size=size, mode="constant"))) + low
+    summits = summits[np.argsort([-volume[tuple(summit)] for summit in summits], kind="stable")]
+    kept: list[npt.NDArray[np.int64]] = []
+    for summit in summits:
+        if all(np.linalg.norm((summit - other) * np.asarray(spacing_mm)) > _SEPARATION_MM for other in kept):
+            kept.append(summit)
+    return kept
+
+
+def _centroid(volume: npt.NDArray[np.float32], peak: npt.NDArray[np.int64], affine: Affine) -> Point:
+    """Centre of mass of the squared values around a peak, of what exceeds half its height."""
+    box, distance = _ball(tuple(apply_affine(affine, peak)), affine, volume.shape, _CENTROID_RADIUS_MM)
+    part = volume[box]
+    weight = np.where((distance <= _CENTROID_RADIUS_MM) & (part > 0.5 * volume[tuple(peak)]), part, 0.0).astype(float) ** 2
+    indices = np.stack(np.meshgrid(*(np.arange(axis.start, axis.stop) for axis in box), indexing="ij"), -1)
+    r, a, s = apply_affine(affine, (indices * weight[..., None]).sum((0, 1, 2)) / weight.sum())
+    return float(r), float(a), float(s)
+
+
+def _maximum_around(maps: Maps, peak: npt.NDArray[np.int64], affine: Affine) -> npt.NDArray[np.float32]:
+    box, distance = _ball(tuple(apply_affine(affine, peak)), affine, maps.shape[1:], _EVIDENCE_RADIUS_MM)
+    part = maps[:, box[0], box[1], box[2]]
+    return np.asarray(np.where(distance <= _EVIDENCE_RADIUS_MM, part, 0.0).max((1, 2, 3)))
+
+
+def _ball(
+    center_ras_mm: tuple[float, ...], affine: Affine, shape: tuple[int, ...], radius_mm: float
+) -> tuple[tuple[slice, slice, slice], npt.NDArray[np.float64]]:
+    """The box of voxels around a point, and each voxel's distance from it in mm."""
+    middle = apply_affine(invert_affine(affine), center_ras_mm)
+    reach = radius_mm / np.asarray(spacing_of(affine))
+    low = np.clip(np.ceil(middle - reach), 0, np.asarray(shape)).astype(int)
+    high = np.clip(np.floor(middle + reach) + 1, low, np.asarray(shape)).astype(int)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    indices = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), -1)
+    return (i, j, k), np.linalg.norm(apply_affine(affine, indices) - np.asarray(center_ras_mm), axis=-1)

@@ -1,0 +1,178 @@
+"""From the localiser's maps to the column: names, points, confidences, flags and the label map of the bodies."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_spine.anatomy import LEVELS, Vertebra
+from monai_spine.errors import LevelsNotFoundError
+from monai_spine.geometry import Point, apply_affine, spacing_of
+from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, peak_near
+from monai_spine.level_sequence import ColumnPrior, Numbering, number_column
+from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
+
+__all__ = ["SURE", "decode_levels", "is_sure"]
+
+Floats = npt.NDArray[np.float64]
+
+SURE = 0.5
+"""Confidence below which a level is flagged `low_confidence`."""
+
+_AMBIGUOUS = 0.2
+_FEWEST_LEVELS = 2
+_CANAL_BEHIND_DISC_MM = 24.0
+_CANAL_REACH_MM = 16.0
+_CANAL_THRESHOLD = 0.15
+_HALF_SPACING_MM = 17.5
+_BODY_RADIUS_MM = 5.0
+_BODY_REACH_MM = (19.0, 40.0)
+_SMALLEST_BODY_MM3 = 2000.0
+
+
+def decode_levels(
+    maps: LocalizerMaps, *, series_instance_uid: str | None = None, prior: ColumnPrior = ColumnPrior(), source: str = "the volume"
+) -> Levels:
+    """Name what the localiser saw, all levels at once.
+
+    Args:
+        maps: The localiser's answer, zero outside the scan.
+        series_instance_uid: Goes with every point.
+        prior: What is expected of a column.
+        source: What the maps were made from, for the message if nothing is found.
+
+    Raises:
+        LevelsNotFoundError: Fewer than two discs can be named.
+    """
+    candidates = find_candidates(maps)
+    numbering = number_column(candidates, lambda upper, lower, level: _body_between(maps, upper, lower, level), prior)
+    named = {level: candidates[index] for level, index in enumerate(numbering.assigned) if index is not None}
+    sure = [level for level in named if _confidence(numbering, level) >= SURE / 2]
+    if len(sure) < _FEWEST_LEVELS:
+        strongest = max((max(candidate.evidence) for candidate in candidates), default=0.0)
+        raise LevelsNotFoundError(
+            f"No lumbar spine was found on {source}: {len(sure)} discs could be named (at least {_FEWEST_LEVELS} are needed; "
+            f"strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan, or choose another with --series."
+        )
+    points = {level: np.asarray(candidate.point_ras_mm) for level, candidate in named.items()}
+    levels = tuple(_level_point(maps, numbering, points, level, series_instance_uid) for level in sorted(points))
+    bodies, vertebrae = _bodies(maps, points, {level: _confidence(numbering, level) for level in points})
+    return Levels(levels, vertebrae, _column_flags(levels), bodies)
+
+
+def is_sure(levels: Levels) -> bool:
+    """Whether all five discs were found, none with low confidence."""
+    return len(levels.levels) == len(LEVELS) and all(level.confidence >= SURE for level in levels.levels)
+
+
+def _confidence(numbering: Numbering, level: int) -> float:
+    index = numbering.assigned[level]
+    return 0.0 if index is None else float(numbering.probability[index, level])
+
+
+def _level_point(maps: LocalizerMaps, numbering: Numbering, points: dict[int, Floats], level: int, uid: str | None) -> LevelPoint:
+    confidence = _confidence(numbering, level)
+    others = float(numbering.probability[numbering.assigned[level]].sum()) - confidence
+    canal = _canal(maps, points, level)
+    doubts = {
+        "low_confidence": confidence < SURE,
+        "numbering_ambiguous": others > _AMBIGUOUS,
+        "canal_not_seen": canal is None,
+    }
+    flags = tuple(flag for flag, raised in doubts.items() if raised)
+    return LevelPoint(LEVELS[level], _as_point(points[level]), canal, round(confidence, 4), uid, flags)
+
+
+def _column_flags(levels: tuple[LevelPoint, ...]) -> tuple[str, ...]:
+    flags = []
+    if not any(found.level is LEVELS[-1] for found in levels):
+        flags.append("sacrum_not_seen")
+    if any("numbering_ambiguous" in found.flags for found in levels):
+        flags.append("numbering_ambiguous")
+    if any("low_confidence" in found.flags for found in levels):
+        flags.append("low_confidence")
+    return tuple(flags)
+
+
+def _down(points: dict[int, Floats], level: int) -> Floats:
+    """Direction of the column at a level, from the named neighbours; straight down where there is none."""
+    near = [points[other] for other in (level - 1, level, level + 1) if other in points]
+    step = near[-1] - near[0] if len(near) > 1 else np.array([0.0, 0.0, -1.0])
+    return np.asarray(step / np.linalg.norm(step))
+
+
+def _canal(maps: LocalizerMaps, points: dict[int, Floats], level: int) -> Point | None:
+    """The canal behind a disc: where the level's own map peaks there, else where any level's does."""
+    back = np.cross(_down(points, level), [1.0, 0.0, 0.0])
+    back = back / np.linalg.norm(back) * (-1 if back[1] > 0 else 1)
+    expected = _as_point(points[level] + _CANAL_BEHIND_DISC_MM * back)
+    for channel in (maps.canals[level], maps.canals.max(axis=0)):
+        point, value = peak_near(channel, maps.affine, around_ras_mm=expected, reach_mm=_CANAL_REACH_MM)
+        if value >= _CANAL_THRESHOLD:
+            return point
+    return None
+
+
+def _body_between(maps: LocalizerMaps, upper: Candidate, lower: Candidate, level: int) -> float:
+    """Probability that the body between two discs is the one below disc `level`; 0.5 where no body is seen."""
+    middle = _as_point((np.asarray(upper.point_ras_mm) + np.asarray(lower.point_ras_mm)) / 2)
+    seen = [peak_near(channel, maps.affine, around_ras_mm=middle, reach_mm=_BODY_RADIUS_MM)[1] for channel in maps.bodies]
+    return seen[level + 1] + 0.5 * (1 - max(seen))
+
+
+def _bodies(
+    maps: LocalizerMaps, points: dict[int, Floats], confidence: dict[int, float]
+) -> tuple[BodyMap, tuple[VertebraPoint, ...]]:
+    """Give each voxel that is any body to the vertebra that the numbering puts there."""
+    strongest = maps.bodies.max(axis=0)
+    voxels = np.argwhere(strongest > 0.5)
+    labels = np.zeros(strongest.shape, np.uint8)
+    centers = _expected_bodies(points)
+    if len(voxels) == 0 or not centers:
+        return BodyMap(labels, maps.affine), ()
+    places = apply_affine(maps.affine, voxels)
+    owner = _owners(places, centers)
+    vertebrae = []
+    for vertebra, (beside, _, _) in centers.items():
+        mine = owner == BODY_VALUES[vertebra]
+        if mine.sum() * np.prod(spacing_of(maps.affine)) < _SMALLEST_BODY_MM3:
+            continue
+        labels[tuple(voxels[mine].T)] = BODY_VALUES[vertebra]
+        certainty = max(confidence[level] for level in beside) * float(strongest[tuple(voxels[mine].T)].mean())
+        vertebrae.append(VertebraPoint(vertebra, _as_point(places[mine].mean(0)), round(certainty, 4)))
+    return BodyMap(labels, maps.affine), tuple(vertebrae)
+
+
+def _expected_bodies(points: dict[int, Floats]) -> dict[Vertebra, tuple[tuple[int, ...], Floats, Floats]]:
+    """For each vertebra beside a named disc: those discs, where its centre should be, and the direction of the column there."""
+    expected = {}
+    for position, vertebra in enumerate(BODY_VALUES):
+        above, below = position - 1, position
+        beside = tuple(level for level in (above, below) if level in points)
+        if len(beside) == 2:
+            step = points[below] - points[above]
+            expected[vertebra] = (beside, (points[above] + points[below]) / 2, step / np.linalg.norm(step))
+        elif beside:
+            down = _down(points, beside[0])
+            offset = down * _HALF_SPACING_MM * (1 if beside[0] == above else -1)
+            expected[vertebra] = (beside, points[beside[0]] + offset, down)
+    return expected
+
+
+def _owners(places: Floats, centers: dict[Vertebra, tuple[tuple[int, ...], Floats, Floats]]) -> npt.NDArray[np.int64]:
+    """Label value of the vertebra that each place belongs to: the nearest centre, if it is near enough."""
+    nearest = np.full(len(places), np.inf)
+    owner = np.zeros(len(places), int)
+    for vertebra, (beside, center, down) in centers.items():
+        offset = places - center
+        along = np.abs(offset @ down)
+        reach = _BODY_REACH_MM[0] if len(beside) == 1 else np.inf
+        distance = np.linalg.norm(offset, axis=1)
+        better = (distance < nearest) & (along < reach) & (distance < _BODY_REACH_MM[1])
+        nearest[better], owner[better] = distance[better], BODY_VALUES[vertebra]
+    return owner
+
+
+def _as_point(values: Floats) -> Point:
+    r, a, s = (float(value) for value in values)
+    return r, a, s

@@ -1,0 +1,127 @@
+"""Where the vertebral levels are: points in RAS+ mm with a confidence each, and a label map of the vertebral bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from monai_spine.anatomy import Level, Vertebra
+from monai_spine.errors import LevelsNotFoundError
+from monai_spine.geometry import Affine, Point
+from monai_spine.volume import Volume
+
+if TYPE_CHECKING:
+    from monai_spine.weights import Bundle
+
+__all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "VertebraPoint", "localize_levels"]
+
+BODY_VALUES: dict[Vertebra, int] = {
+    Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6,
+}  # fmt: skip
+"""Values of the bodies in label maps, in files and in memory."""
+
+
+@dataclass(frozen=True)
+class LevelPoint:
+    """One disc level.
+
+    Attributes:
+        level: Its name.
+        disc_ras_mm: Centre of the disc.
+        canal_ras_mm: Centre of the canal at the disc's height; None where it was not seen (flag `canal_not_seen`).
+        confidence: Probability that a disc is here and bears this name, 0 to 1.
+        series_instance_uid: The series that it was found on.
+        flags: What is doubtful: `low_confidence`, `numbering_ambiguous`, `canal_not_seen`.
+    """
+
+    level: Level
+    disc_ras_mm: Point
+    canal_ras_mm: Point | None
+    confidence: float
+    series_instance_uid: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VertebraPoint:
+    """Centre of one vertebral body."""
+
+    vertebra: Vertebra
+    point_ras_mm: Point
+    confidence: float
+
+
+@dataclass(frozen=True)
+class BodyMap:
+    """Label map of the vertebral bodies on the localiser's grid.
+
+    Attributes:
+        array: uint8 (i, j, k): 1..6 = L1..L5, S1; 0 elsewhere.
+        affine: 4 × 4, voxel centre (i, j, k) to RAS+ mm.
+    """
+
+    array: npt.NDArray[np.uint8]
+    affine: Affine
+
+
+@dataclass(frozen=True)
+class Levels:
+    """All that was found of the column. What lies outside the field of view is absent.
+
+    Attributes:
+        levels: From the head down.
+        vertebrae: From the head down.
+        flags: What is doubtful about the column as a whole: `sacrum_not_seen`, `numbering_ambiguous`.
+        bodies: Label map of the vertebral bodies, or None.
+    """
+
+    levels: tuple[LevelPoint, ...]
+    vertebrae: tuple[VertebraPoint, ...]
+    flags: tuple[str, ...] = ()
+    bodies: BodyMap | None = field(default=None, compare=False, repr=False)
+
+    def point_of(self, level: Level) -> LevelPoint | None:
+        """The entry of one level, or None if it was not found."""
+        return next((found for found in self.levels if found.level is level), None)
+
+
+def localize_levels(volumes: Sequence[Volume], bundle: Bundle, *, device: str = "cpu", network: Any = None) -> Levels:
+    """Find the levels on the sagittal volumes of one study.
+
+    The first volume is asked first; the others only if it does not show all five discs surely. The column with the greatest sum of
+    confidences is taken whole: points of several series are never mixed. Points hold for every series of the frame of reference.
+
+    Args:
+        volumes: Sagittal volumes of one frame of reference, the preferred one (T2) first.
+        bundle: `lumbar_level_localization`, or one with the same channels.
+        device: Where the network runs.
+        network: The bundle's network if it is loaded already.
+
+    Raises:
+        LevelsNotFoundError: No volume shows a lumbar column.
+        WeightsError: The bundle cannot be run.
+    """
+    from monai_spine.level_decoding import is_sure
+    from monai_spine.level_inference import LevelLocalizer
+
+    if not volumes:
+        raise LevelsNotFoundError(
+            "There is no sagittal volume to find levels on. Add a sagittal series, or choose one with --series."
+        )
+    localizer = LevelLocalizer(bundle, device=device, network=network)
+    found: list[Levels] = []
+    failures: list[LevelsNotFoundError] = []
+    for volume in volumes:
+        try:
+            found.append(localizer(volume))
+        except LevelsNotFoundError as error:
+            failures.append(error)
+            continue
+        if is_sure(found[-1]):
+            return found[-1]
+    if not found:
+        raise failures[0]
+    return max(found, key=lambda column: sum(level.confidence for level in column.levels))

@@ -1,0 +1,68 @@
+"""The loss of the level localiser: it counts only what a set labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+__all__ = ["LocalizerLoss"]
+
+
+class LocalizerLoss(nn.Module):
+    """Focal cross-entropy on heatmaps, cross-entropy and Dice on masks, averaged over the labelled channels.
+
+    The heatmaps' part is the quality focal loss of Li et al. (2020), |t − p|² BCE(p, t), summed over the voxels and divided by
+    the volume of one Gaussian, so that a point counts the same in windows of any size. The masks' part is BCE divided by the
+    volume of one body, plus soft Dice where the body is in view.
+
+    Args:
+        points: How many of the first channels are heatmaps; the others are masks.
+        point_volume: Sum of one heatmap in voxels, (2π)^1.5 σ³ / voxel volume.
+        body_volume: Voxels of one body.
+        body_share: Weight of the masks' part beside the heatmaps'.
+    """
+
+    def __init__(
+        self, points: int = 10, *, point_volume: float = 123.0, body_volume: float = 2600.0, body_share: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.points, self.point_volume, self.body_volume, self.body_share = points, point_volume, body_volume, body_share
+
+    def forward(self, logits: Tensor, answer: Mapping[str, Tensor]) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            logits: (B, 16, R, A, S).
+            answer: `target`, same shape, and `weight`, (B, 16).
+
+        Raises:
+            ValueError: The shapes do not match.
+        """
+        target, weight = answer["target"], answer["weight"]
+        if logits.shape != target.shape or weight.shape != logits.shape[:2]:
+            raise ValueError(
+                f"logits {tuple(logits.shape)} do not fit target {tuple(target.shape)}, weight {tuple(weight.shape)}"
+            )
+        split = self.points
+        heat = self._heat(logits[:, :split], target[:, :split])
+        body = self._body(logits[:, split:], target[:, split:])
+        return _weighted(heat, weight[:, :split]) + self.body_share * _weighted(body, weight[:, split:])
+
+    def _heat(self, logits: Tensor, target: Tensor) -> Tensor:
+        cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
+        focus = (target - logits.sigmoid()).square()
+        return (focus * cross_entropy).sum((2, 3, 4)) / self.point_volume
+
+    def _body(self, logits: Tensor, target: Tensor) -> Tensor:
+        cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none").sum((2, 3, 4)) / self.body_volume
+        probability = logits.sigmoid()
+        overlap = 2 * (probability * target).sum((2, 3, 4))
+        total = probability.sum((2, 3, 4)) + target.sum((2, 3, 4))
+        in_view = target.flatten(2).amax(2)
+        return cross_entropy + in_view * (1 - overlap / total.clamp_min(1.0))
+
+
+def _weighted(values: Tensor, weight: Tensor) -> Tensor:
+    return (values * weight).sum() / weight.sum().clamp_min(1.0)
