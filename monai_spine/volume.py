@@ -1,15 +1,31 @@
-"""A scan block as one array and one affine."""
+"""A scan block as one array and one affine, and how it is read: from DICOM, NIfTI or a picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import zlib
+from collections import Counter
+from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.geometry import Affine, Triple, spacing_of, to_ras_axes
+from monai_spine.blocks import Block, plan_blocks
+from monai_spine.dicom_headers import Frame
+from monai_spine.dicom_pixels import read_pixels
+from monai_spine.errors import StudyError, UnreadableInputError, VolumeGeometryError
+from monai_spine.geometry import Affine, Triple, apply_affine, check_affine, invert_affine, slice_affine, spacing_of, to_ras_axes
+from monai_spine.study import Series
 
-__all__ = ["Volume"]
+__all__ = ["MIN_PICTURE_EDGE_PX", "Volume", "load_nifti", "load_picture", "load_series"]
+
+MIN_PICTURE_EDGE_PX = 32
+"""A smaller picture cannot show a lumbar spine."""
+MAX_PICTURE_PX = 64_000_000
+_SAME_GRID_PX = 0.05
+
+_Grid = tuple[int, int, float, float]
 
 
 @dataclass(frozen=True)
@@ -46,3 +62,183 @@ class Volume:
         axis = int(np.argmax(np.abs(alignment)))
         uids = self.sop_instance_uids if alignment[axis] > 0 else self.sop_instance_uids[::-1]
         return replace(self, array=np.asarray(array, np.float32), affine=affine, slice_axis=axis, sop_instance_uids=uids)
+
+
+def load_series(series: Series) -> tuple[Volume, ...]:
+    """Read a DICOM series into blocks, one per orientation and run of even distances.
+
+    Each file is decoded once. The arrays are (columns, rows, slices): i runs along a row, j down a column, k along the normal.
+
+    Args:
+        series: A series of an opened study.
+
+    Returns:
+        At least one volume, with the SOPInstanceUID of each slice. Repeats that equal another block voxel by voxel are dropped.
+
+    Raises:
+        VolumeGeometryError: The slices form no volume; the message names the series, and the gap or the shift.
+        UnreadableInputError: The pixels of a file cannot be read.
+    """
+    name = f"Series {series.number if series.number is not None else series.series_instance_uid} {series.description!r}"
+    try:
+        blocks = plan_blocks([frame for instance in series.instances for frame in instance.frames])
+    except VolumeGeometryError as error:
+        raise VolumeGeometryError(f"{name}: {error}") from error
+    needed = {frame.path for block in blocks for frame in block.frames}
+    pixels = {instance.path: read_pixels(instance) for instance in series.instances if instance.path in needed}
+    inverted = ("MONOCHROME1: bright and dark were turned round",) if series.tags.photometric_interpretation == "MONOCHROME1" else ()
+    volumes: list[Volume] = []
+    for block in blocks:
+        volume = _volume(block, pixels, uid=series.series_instance_uid)
+        twin = next((k for k, other in enumerate(volumes) if _same_voxels(volume, other)), None)
+        if twin is None:
+            volumes.append(replace(volume, flags=(*inverted, *volume.flags)))
+        else:
+            volumes[twin] = replace(volumes[twin], flags=(*volumes[twin].flags, "a copy with the same voxels was left out"))
+    return tuple(volumes)
+
+
+def _volume(block: Block, pixels: dict[Path, npt.NDArray[np.float32]], *, uid: str) -> Volume:
+    grids = Counter(_grid(frame) for frame in block.frames)
+    rows, columns, *spacing = grids.most_common(1)[0][0]
+    model = next(frame for frame in block.frames if _grid(frame)[:2] == (rows, columns) and _grid(frame)[2:] == tuple(spacing))
+    first = _first_position(block, model)
+    affine = slice_affine(first, model.orientation, pixel_spacing_mm=_spacing(model), step_lps_mm=block.step_lps_mm)  # type: ignore[arg-type]
+    array = np.empty((len(block.frames), rows, columns), np.float32)
+    for k, frame in enumerate(block.frames):
+        picture = pixels[frame.path][frame.index]
+        array[k] = picture if _grid(frame) == _grid(model) else _resampled(picture, frame, model)
+    flags = block.flags
+    if len(grids) > 1:
+        sizes = ", ".join(f"{count} of {grid[0]} × {grid[1]}" for grid, count in grids.most_common())
+        flags = (*flags, f"slices of several sizes ({sizes}): resampled onto {rows} × {columns}")
+    return Volume(array.T, affine, uid, tuple(frame.sop_instance_uid for frame in block.frames), 2, flags)
+
+
+def _grid(frame: Frame) -> _Grid:
+    down, along = _spacing(frame)
+    return frame.rows, frame.columns, round(down, 4), round(along, 4)
+
+
+def _spacing(frame: Frame) -> tuple[float, float]:
+    return frame.pixel_spacing_mm or (0.0, 0.0)
+
+
+def _first_position(block: Block, model: Frame) -> npt.NDArray[np.float64]:
+    """Where the first voxel of the first slice lies, on the grid of the model slice."""
+    steps = block.frames.index(model)
+    return np.asarray(model.position_lps_mm) - steps * np.asarray(block.step_lps_mm)
+
+
+def _resampled(picture: npt.NDArray[np.float32], frame: Frame, model: Frame) -> npt.NDArray[np.float32]:
+    """Bilinear values of one slice (rows, columns) on the pixel grid of another that lies parallel to it; 0 outside."""
+    from scipy.ndimage import affine_transform
+
+    plane = slice_affine(
+        frame.position_lps_mm,  # type: ignore[arg-type]
+        frame.orientation,  # type: ignore[arg-type]
+        pixel_spacing_mm=_spacing(frame),
+        step_lps_mm=np.cross(frame.orientation[:3], frame.orientation[3:]),  # type: ignore[index]
+    )
+    target = slice_affine(
+        model.position_lps_mm,  # type: ignore[arg-type]
+        frame.orientation,  # type: ignore[arg-type]
+        pixel_spacing_mm=_spacing(model),
+        step_lps_mm=np.cross(frame.orientation[:3], frame.orientation[3:]),  # type: ignore[index]
+    )
+    back = invert_affine(plane) @ target
+    matrix, offset = np.diag(back)[[1, 0]], back[[1, 0], 3]
+    result = affine_transform(picture, matrix, offset=offset, output_shape=(model.rows, model.columns), order=1)
+    return np.asarray(result, np.float32)
+
+
+def _same_voxels(volume: Volume, other: Volume) -> bool:
+    return (
+        volume.array.shape == other.array.shape
+        and np.allclose(volume.affine, other.affine, atol=1e-3)
+        and np.array_equal(volume.array, other.array)
+    )
+
+
+def load_nifti(path: str | Path) -> Volume:
+    """Read a NIfTI file with one volume.
+
+    Raises:
+        UnreadableInputError: The file is broken, in colour, or holds voxels that are not finite.
+        VolumeGeometryError: It is not 3D (4D with one frame is taken), or its affine places nothing in space.
+    """
+    import nibabel
+
+    try:
+        image = nibabel.load(path)
+        if image.get_data_dtype().fields is not None:
+            raise UnreadableInputError(f"{path} is in colour: colours are no MR signal. Give the original scan.")
+        array = np.asarray(image.dataobj, dtype=np.float32)
+    except StudyError:
+        raise
+    except FileNotFoundError as error:
+        raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise UnreadableInputError(f"{path} cannot be read as NIfTI ({error}): it is cut off or broken. Write it again.") from error
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim != 3 or 0 in array.shape:
+        raise VolumeGeometryError(f"{path} has the shape {array.shape}; one 3D volume is needed. Split it, or choose one frame.")
+    affine = _nifti_affine(image, path)
+    broken = int(array.size - np.isfinite(array).sum())
+    if broken:
+        raise UnreadableInputError(
+            f"{path} holds {broken} of {array.size} voxels that are NaN or infinite: nothing was guessed in their place. Mend the file."
+        )
+    return Volume(array, affine, slice_axis=_nifti_slice_axis(image, affine))
+
+
+def _nifti_affine(image: object, path: str | Path) -> Affine:
+    header = image.header  # type: ignore[attr-defined]
+    if int(header.get("sform_code", 1)) == 0 and int(header.get("qform_code", 1)) == 0:
+        raise VolumeGeometryError(
+            f"{path} says nothing of place and orientation (sform_code and qform_code are 0): left and right would be a guess. "
+            "Convert the DICOM files again with a tool that keeps the orientation."
+        )
+    try:
+        return check_affine(image.affine)  # type: ignore[attr-defined]
+    except VolumeGeometryError as error:
+        raise VolumeGeometryError(f"{path}: {error}") from error
+
+
+def _nifti_slice_axis(image: object, affine: Affine) -> int:
+    """The axis that the header names as that of slices, else the one with the widest spacing."""
+    named = getattr(image.header, "get_dim_info", lambda: (None, None, None))()[2]  # type: ignore[attr-defined]
+    spacing = spacing_of(affine)
+    widest = int(np.argmax(np.round(spacing, 3))) if max(spacing) > 1.01 * min(spacing) else 2
+    return widest if named is None else int(named)
+
+
+def load_picture(path: str | Path) -> npt.NDArray[np.float32]:
+    """Read a PNG or JPEG as grey values, float32 of shape (rows, columns). It has no millimetres.
+
+    Raises:
+        UnreadableInputError: Another format, a broken file, or a picture that is too small or too large.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            columns, rows = picture.size
+            _check_picture_size(path, rows, columns)
+            grey = picture if picture.mode in ("L", "I", "I;16", "F") else picture.convert("L")
+            return np.asarray(grey, np.float32)
+    except FileNotFoundError as error:
+        raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableInputError(f"Wrong format: {path} is no PNG or JPEG picture. Convert it first.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, zlib.error) as error:
+        raise UnreadableInputError(f"{path} cannot be read ({error}): the picture is cut off or broken. Export it again.") from error
+
+
+def _check_picture_size(path: str | Path, rows: int, columns: int) -> None:
+    if min(rows, columns) < MIN_PICTURE_EDGE_PX or rows * columns > MAX_PICTURE_PX:
+        raise UnreadableInputError(
+            f"{path} has {columns} × {rows} pixels; a picture of a spine needs at least {MIN_PICTURE_EDGE_PX} along each edge, and at most "
+            f"{MAX_PICTURE_PX // 1_000_000} million are taken. Give the picture in its true size."
+        )

@@ -1,0 +1,257 @@
+"""Find the studies of an input and read their headers: a folder, a zip, a NIfTI file or a picture.
+
+Pixels are not read here; `volume.py` reads those of the series that are used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydicom.config import disable_value_validation
+
+from monai_spine.archive import unpacked
+from monai_spine.dicom_headers import Instance, NotAnImageError, Tags, is_dicom, read_instance, read_study_uid
+from monai_spine.errors import StudyError, UnreadableInputError
+
+__all__ = ["Instance", "Series", "SetAside", "Study", "StudyInput", "find_studies", "open_study"]
+
+Kind = Literal["dicom", "nifti", "picture"]
+_Format = Literal["dicom", "nifti", "picture", "zip", "other"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What one scan left: its instances, and the tags of the first of them."""
+
+    series_instance_uid: str
+    number: int | None
+    description: str
+    instances: tuple[Instance, ...]
+    tags: Tags
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that takes no part, relative to the source, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """One examination of one patient.
+
+    Attributes:
+        study_instance_uid: None where the source is no DICOM.
+        source: The input as it was given.
+        kind: `dicom`, `nifti` or `picture`. The last two hold one series, named by its file, with one instance.
+        series: By series number, then UID.
+        patient_id: PatientID, or None.
+        set_aside: Files that were left out.
+    """
+
+    study_instance_uid: str | None
+    source: str
+    kind: Kind
+    series: tuple[Series, ...]
+    patient_id: str | None = None
+    set_aside: tuple[SetAside, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyInput:
+    """One study of a batch: what to give to `open_study`, and its StudyInstanceUID where a header told it."""
+
+    path: Path
+    study_instance_uid: str | None = None
+
+
+@contextmanager
+def open_study(path: str | Path, *, modalities: Iterable[str] = ("MR",)) -> Iterator[Study]:
+    """Read the headers of one study. Its files are sure to be there as long as the context lasts.
+
+    Args:
+        path: A folder (nested as it comes), a zip file, one DICOM or NIfTI file, or one PNG or JPEG picture.
+        modalities: Which DICOM images take part. Images that state no modality do, too.
+
+    Raises:
+        UnreadableInputError: The path does not exist, holds no usable image, or has another format.
+        UnsafeArchiveError: See `archive.unpacked`.
+        StudyError: The folder holds more than one study or patient.
+
+    Example:
+        >>> with open_study("examples/study") as study:  # doctest: +SKIP
+        ...     print(len(study.series))
+    """
+    source, wanted = Path(path), frozenset(modalities)
+    if _format_of(source) == "zip":
+        with unpacked(source) as folder:
+            yield _read_folder(folder, source=str(path), wanted=wanted)
+    elif source.is_dir():
+        yield _read_folder(source, source=str(path), wanted=wanted)
+    else:
+        yield _read_file(source, source=str(path), wanted=wanted)
+
+
+def find_studies(path: str | Path) -> list[StudyInput]:
+    """List the studies of an input, by one header per folder.
+
+    A folder whose subfolders hold different studies is a batch; so is one with several NIfTI files, pictures or zips. In a batch
+    every subfolder counts, also one without an image, so that it is missed by no one. Anything else is one study.
+
+    Raises:
+        UnreadableInputError: The path does not exist.
+    """
+    root = Path(path)
+    if _format_of(root) != "folder":
+        return [StudyInput(root)]
+    with disable_value_validation():
+        uids = {folder: _sample_uid(folder, files) for folder, files in _walk(root)}
+    return _split(root, {folder: uid for folder, uid in uids.items() if uid is not None})
+
+
+def _split(folder: Path, uids: Mapping[Path, str]) -> list[StudyInput]:
+    """Go down from a folder until each part holds one study, or cannot be parted."""
+    inside = {place: uid for place, uid in uids.items() if place == folder or folder in place.parents}
+    different = set(inside.values())
+    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    loose = [file for file in sorted(folder.iterdir()) if file.is_file() and _format_of(file) in ("zip", "nifti", "picture")]
+    if folder in inside or (len(different) <= 1 and (different or len(loose) <= 1) and not (different and loose)):
+        return [StudyInput(folder, next(iter(different), None) if len(different) == 1 else None)]
+    shares = [{uid for place, uid in inside.items() if place == child or child in place.parents} for child in children]
+    if sum(map(len, shares)) > len(different):
+        return [StudyInput(folder)]
+    return [part for child in children for part in _split(child, uids)] + [StudyInput(file) for file in loose]
+
+
+def _sample_uid(folder: Path, files: list[Path]) -> str | None:
+    return next((uid for uid in map(read_study_uid, files) if uid is not None), None)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """All folders below and their files, sorted; hidden ones are left out and links to folders not followed."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        yield Path(folder), [Path(folder, name) for name in sorted(files) if not name.startswith(".")]
+
+
+def _format_of(path: Path) -> _Format | Literal["folder"]:
+    """Tell a file's format by its first bytes; a NIfTI's by its name."""
+    if path.is_dir():
+        return "folder"
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return "nifti"
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+            stream.seek(0)
+            if start[:4] == b"PK\x03\x04" or start[:4] == b"PK\x05\x06":
+                return "zip"
+            if start == b"\x89PNG\r\n\x1a\n" or start[:3] == b"\xff\xd8\xff":
+                return "picture"
+            return "dicom" if is_dicom(stream) else "other"
+    except FileNotFoundError as error:
+        raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
+    except OSError as error:
+        raise UnreadableInputError(f"{path} cannot be opened: {error.strerror}. Check its permissions.") from error
+
+
+def _read_file(path: Path, *, source: str, wanted: frozenset[str]) -> Study:
+    form = _format_of(path)
+    if form == "dicom":
+        return _read_dicom([path], root=path.parent, source=source, wanted=wanted)
+    if not path.is_file():
+        raise UnreadableInputError(f"{path} does not exist. Check the path.")
+    if form not in ("nifti", "picture"):
+        raise UnreadableInputError(
+            f"Wrong format: {path} is no DICOM, zip, NIfTI (.nii, .nii.gz), PNG or JPEG file. Convert it, or give the folder of the study."
+        )
+    tags = Tags(description=path.name)
+    instance = Instance(path=path, sop_instance_uid="", series_instance_uid=path.name, tags=tags)
+    series = Series(path.name, None, path.name, (instance,), tags)
+    return Study(None, source, "nifti" if form == "nifti" else "picture", (series,))
+
+
+def _read_folder(folder: Path, *, source: str, wanted: frozenset[str]) -> Study:
+    files = [file for _, files in _walk(folder) for file in files]
+    if not files:
+        raise UnreadableInputError(f"{source} is empty: there is nothing to read. Give the folder that holds the images.")
+    formats = {file: _format_of(file) for file in files}
+    others = [file for file in files if formats[file] in ("nifti", "picture")]
+    if "dicom" in formats.values() or not others:
+        return _read_dicom(files, root=folder, source=source, wanted=wanted)
+    if len(others) > 1:
+        raise StudyError(f"{source} holds {len(others)} NIfTI files or pictures, and each is a study of its own. Give them one by one.")
+    return _read_file(others[0], source=source, wanted=wanted)
+
+
+def _read_dicom(files: list[Path], *, root: Path, source: str, wanted: frozenset[str]) -> Study:
+    instances: dict[str, Instance] = {}
+    set_aside: list[SetAside] = []
+    with disable_value_validation():
+        for file in files:
+            reason = _take(file, instances, wanted)
+            if reason:
+                set_aside.append(SetAside(str(file.relative_to(root)), reason))
+    if not instances:
+        raise UnreadableInputError(f"{source} holds no {' or '.join(sorted(wanted))} image: {_summary(set_aside)}. Check the export.")
+    _check_single(instances.values(), source)
+    first = next(iter(instances.values()))
+    patient_id = next((instance.patient_id for instance in instances.values() if instance.patient_id), None)
+    return Study(first.study_instance_uid or None, source, "dicom", _group(instances.values()), patient_id, tuple(set_aside))
+
+
+def _take(file: Path, instances: dict[str, Instance], wanted: frozenset[str]) -> str | None:
+    """Add a file's instance to the others, or say why not."""
+    try:
+        instance = read_instance(file)
+    except NotAnImageError as error:
+        return str(error)
+    modality = instance.tags.modality
+    if modality and modality not in wanted:
+        return f"modality {modality}, not {' or '.join(sorted(wanted))}"
+    if instance.sop_instance_uid in instances:
+        return f"the same instance as {instances[instance.sop_instance_uid].path.name}"
+    instances[instance.sop_instance_uid] = instance
+    return None
+
+
+def _check_single(instances: Iterable[Instance], source: str) -> None:
+    patients = sorted({instance.patient_id for instance in instances if instance.patient_id})
+    studies = sorted({instance.study_instance_uid for instance in instances})
+    if len(patients) > 1:
+        raise StudyError(
+            f"{source} holds images of {len(patients)} patients (PatientID {', '.join(map(repr, patients[:5]))}): findings would be "
+            "mixed between them. Give each patient a folder of their own."
+        )
+    if len(studies) > 1:
+        raise StudyError(
+            f"{source} holds {len(studies)} studies (StudyInstanceUID {', '.join(studies[:3])}…) in one folder. "
+            "Give each study a folder of its own; the folder above them is then a batch."
+        )
+
+
+def _group(instances: Iterable[Instance]) -> tuple[Series, ...]:
+    groups: dict[str, list[Instance]] = {}
+    for instance in instances:
+        groups.setdefault(instance.series_instance_uid, []).append(instance)
+    series = [
+        Series(uid, group[0].tags.number, group[0].tags.description, tuple(group), group[0].tags) for uid, group in groups.items()
+    ]
+    return tuple(sorted(series, key=lambda one: (one.number is None, one.number or 0, one.series_instance_uid)))
+
+
+def _summary(set_aside: list[SetAside]) -> str:
+    """The reasons of all files in one line, commonest first."""
+    counts: dict[str, int] = {}
+    for file in set_aside:
+        counts[file.reason] = counts.get(file.reason, 0) + 1
+    ranked = sorted(counts.items(), key=lambda pair: -pair[1])
+    more = f"; and {len(ranked) - 4} other reasons" if len(ranked) > 4 else ""
+    return "; ".join(f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in ranked[:4]) + more
