@@ -1,0 +1,120 @@
+"""The folder that a run writes into: what may be written there, and which studies in it are finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from monai_spine.errors import OutputError
+
+__all__ = ["ExistingResults", "OutputFolderError", "ResultsFolder", "study_names", "write_text"]
+
+COMPLETE = ".complete"
+RUN_FILE = "run.json"
+RUN_FILES = ("index.html", "cohort.csv", "submission.csv", "failures.csv", RUN_FILE)
+
+
+class ExistingResults(str, Enum):
+    """What to do about results that are in the folder already."""
+
+    REFUSE = "refuse"
+    RESUME = "resume"
+    OVERWRITE = "overwrite"
+
+
+class OutputFolderError(OutputError):
+    """The output folder is in use, or is not a folder for results."""
+
+    exit_code = 2
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place, then rename it, so that nobody ever meets half of it.
+
+    Raises:
+        OutputError: The disk is full, or the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} could not be written: {error.strerror or error}. Free space there or choose another --output.") from error
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """A folder of results: one subfolder per study, and the tables over all of them."""
+
+    root: Path
+    existing: ExistingResults = ExistingResults.REFUSE
+
+    def check(self) -> None:
+        """Refuse a place that holds anything which must not be touched. Nothing is written.
+
+        Raises:
+            OutputFolderError: It is a file; or it holds something, and neither resuming nor overwriting was asked for; or it
+                holds something that monai_spine did not write.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise OutputFolderError(f"--output {self.root} is a file. Name a folder that is new or empty.")
+        held = sorted(child.name for child in self.root.iterdir()) if self.root.is_dir() else []
+        if held and self.existing is ExistingResults.REFUSE:
+            raise OutputFolderError(
+                f"--output {self.root} is not empty (it holds {held[0]!r}"
+                + (f" and {len(held) - 1} more" if len(held) > 1 else "")
+                + "). Choose another folder, or add --resume to go on or --overwrite to replace what is there."
+            )
+        foreign = [name for name in held if not self._is_ours(name)]
+        if foreign:
+            raise OutputFolderError(
+                f"--output {self.root} holds {foreign[0]!r}, which monai_spine did not write, so nothing there is replaced. "
+                "Choose another folder."
+            )
+
+    def folder(self, study: str) -> Path:
+        """Where the results of a study lie."""
+        return self.root / study
+
+    def is_complete(self, study: str) -> bool:
+        """Whether the study's results are all there."""
+        return (self.folder(study) / COMPLETE).is_file()
+
+    def read_result(self, study: str) -> dict[str, Any]:
+        """The result.json of a finished study."""
+        content: dict[str, Any] = json.loads((self.folder(study) / "result.json").read_text(encoding="utf-8"))
+        return content
+
+    def remove_strangers(self, studies: Sequence[str]) -> None:
+        """Remove finished results of studies that are not part of this run. Only folders with a `.complete` go."""
+        for child in list(self.root.iterdir()) if self.root.is_dir() else []:
+            if child.is_dir() and child.name not in studies and self.is_complete(child.name):
+                shutil.rmtree(child)
+
+    def _is_ours(self, name: str) -> bool:
+        return name in RUN_FILES or name.startswith(".") or self.is_complete(name)
+
+
+def study_names(sources: Sequence[Path]) -> tuple[str, ...]:
+    """One folder name per input, from the input's own name, safe for every file system and without doubles."""
+    names: list[str] = []
+    for source in sources:
+        bare = re.sub(r"(\.nii)?\.[A-Za-z]{2,4}$", "", source.name) if source.is_file() else source.resolve().name
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", bare).strip("._") or "study"
+        taken = {os.path.normcase(other) for other in (*names, *RUN_FILES)}
+        number = 1
+        candidate = name
+        while os.path.normcase(candidate) in taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        names.append(candidate)
+    return tuple(names)
