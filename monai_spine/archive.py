@@ -43,7 +43,7 @@ def unpacked(path: Path) -> Iterator[Path]:
                 for entry in entries:
                     _unpack(archive, entry, Path(folder))
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise UnreadableInputError(f"{path} cannot be unpacked: {error}. Pack the study again, without a password.") from error
+            raise UnreadableInputError(f"{path} cannot be unpacked: {error}. Pack it again, without a password.") from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise OutputError(f"No room in {tempfile.gettempdir()} to unpack {path}: set TMPDIR to a larger disk.") from error
@@ -59,8 +59,9 @@ def _check(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     size, packed = sum(entry.file_size for entry in entries), max(1, path.stat().st_size)
     if size > MAX_UNPACKED_BYTES or len(entries) > MAX_FILES:
         raise UnsafeArchiveError(
-            f"{path} would unpack to {size / 1024**3:.1f} GiB in {len(entries)} files; at most {MAX_UNPACKED_BYTES // 1024**3} GiB "
-            f"in {MAX_FILES} files are taken. Nothing was unpacked: give each study its own archive."
+            f"{path} would unpack to {size / 1024**3:.1f} GiB in {len(entries)} files; at most "
+            f"{MAX_UNPACKED_BYTES // 1024**3} GiB in {MAX_FILES} files are taken. Nothing was unpacked: "
+            "give each study its own archive."
         )
     if size > RATIO_COUNTS_FROM_BYTES and size / packed > MAX_RATIO:
         raise UnsafeArchiveError(
@@ -72,7 +73,7 @@ def _check(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 def _check_name(path: Path, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive or "\x00" in name:
-        raise UnsafeArchiveError(f"{path} holds {name!r}, which leads outside the archive: nothing was unpacked. Pack the folder again.")
+        raise UnsafeArchiveError(f"{path} holds {name!r}, which leads outside the archive: nothing was unpacked.")
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:

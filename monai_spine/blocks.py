@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.dicom_headers import Frame
 from monai_spine.errors import VolumeGeometryError
 from monai_spine.geometry import Triple, normal_of
+from monai_spine.instances import Frame
 
 __all__ = ["Block", "plan_blocks"]
 
@@ -73,13 +74,14 @@ def plan_blocks(frames: Sequence[Frame]) -> tuple[Block, ...]:
         VolumeGeometryError: Nothing says where the slices lie, all lie at one position, the stack is sheared (as by a tilted
             gantry), or their distances are uneven. The message names the gap or the shift.
     """
-    placed = [frame for frame in frames if frame.position_lps_mm and frame.orientation and frame.pixel_spacing_mm]
+    placed = [frame for frame in frames if frame.is_placed]
     if not placed:
         raise VolumeGeometryError(
-            f"None of {len(frames)} slices says where it lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing): they "
-            "form no volume. Export the original series; screen captures and reformatted pictures lack these."
+            f"None of {len(frames)} slices says where it lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing): "
+            "they form no volume. Export the original series; screen captures and reformatted pictures lack these."
         )
-    flags = [f"{len(frames) - len(placed)} of {len(frames)} slices left out: they have no position"] if len(placed) < len(frames) else []
+    unplaced = len(frames) - len(placed)
+    flags = [f"{unplaced} of {len(frames)} slices left out: they have no position"] if unplaced else []
     groups = _by_orientation(placed)
     if len(groups) > 1:
         flags.append(f"slices of {len(groups)} orientations: split into one block or more for each")
@@ -91,20 +93,18 @@ def _by_orientation(frames: Iterable[Frame]) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
     smallest = np.cos(np.deg2rad(ANGLE_TOLERANCE_DEG))
     for frame in frames:
-        cosines = np.reshape(frame.orientation, (2, 3))  # type: ignore[arg-type]
         for group in groups:
-            if (np.sum(cosines * np.reshape(group[0].orientation, (2, 3)), axis=1) > smallest).all():  # type: ignore[arg-type]
+            if (np.sum(frame.directions * group[0].directions, axis=1) > smallest).all():
                 group.append(frame)
                 break
         else:
-            normal_of(cosines)
             groups.append([frame])
     return groups
 
 
 def _blocks_of_parallel(frames: list[Frame]) -> list[Block]:
-    normal = normal_of(frames[0].orientation)  # type: ignore[arg-type]
-    centers = np.array([_center_lps_mm(frame) for frame in frames])
+    normal = normal_of(frames[0].directions)
+    centers = np.array([frame.center_lps_mm for frame in frames])
     positions = centers @ normal
     _refuse_one_place(frames, positions)
     lateral = centers - positions[:, None] * normal
@@ -114,20 +114,14 @@ def _blocks_of_parallel(frames: list[Frame]) -> list[Block]:
         chosen = [frames[k] for k in members]
         for stack in _repeats(chosen, positions[members]):
             blocks += _even_blocks(stack, normal)
-    return sorted(blocks, key=lambda block: float(_center_lps_mm(block.frames[0]) @ normal))
-
-
-def _center_lps_mm(frame: Frame) -> Floats:
-    rows, columns = frame.pixel_spacing_mm or (0.0, 0.0)
-    cosines = np.reshape(frame.orientation, (2, 3))  # type: ignore[arg-type]
-    return np.asarray(frame.position_lps_mm + cosines[0] * columns * (frame.columns - 1) / 2 + cosines[1] * rows * (frame.rows - 1) / 2)
+    return sorted(blocks, key=lambda block: float(block.frames[0].center_lps_mm @ normal))
 
 
 def _refuse_one_place(frames: Sequence[Frame], positions: Floats) -> None:
     if len(frames) > 1 and np.ptp(positions) < SAME_PLACE_MM:
         raise VolumeGeometryError(
-            f"All {len(frames)} slices of one orientation lie at one position ({positions[0]:.2f} mm along their normal): a series over "
-            "time or a monitoring scan, no volume. Choose another series."
+            f"All {len(frames)} slices of one orientation lie at one position ({positions[0]:.2f} mm along their normal): "
+            "a series over time or a monitoring scan, no volume. Choose another series."
         )
 
 
@@ -137,12 +131,14 @@ def _refuse_shear(positions: Floats, lateral: Floats) -> None:
         return
     along, aside = positions - positions.mean(), lateral - lateral.mean(axis=0)
     slope = along @ aside / (along @ along)
-    shift, residual = np.linalg.norm(slope) * np.ptp(positions), np.linalg.norm(aside - along[:, None] * slope, axis=1).max()
+    shift = np.linalg.norm(slope) * np.ptp(positions)
+    residual = np.linalg.norm(aside - along[:, None] * slope, axis=1).max()
     if shift > SHIFT_TOLERANCE_MM and residual < 0.1 * shift:
         places = np.unique(positions.round(2))
         raise VolumeGeometryError(
             f"The slices are sheared: each lies {np.linalg.norm(slope):.3f} mm aside per millimetre along their normal "
-            f"({np.rad2deg(np.arctan(np.linalg.norm(slope))):.1f} degrees, {shift:.1f} mm over the stack), as with a tilted gantry. "
+            f"({np.rad2deg(np.arctan(np.linalg.norm(slope))):.1f} degrees, {shift:.1f} mm over the stack), as with a tilted "
+            "gantry. "
             f"{_describe_gaps(places)}No grid of rectangular voxels fits. Reformat the series without tilt."
         )
 
@@ -170,14 +166,14 @@ def _repeats(frames: Sequence[Frame], positions: Floats) -> list[_Stack]:
     if len(counts) == 1 and len(shelves) > 1:
         count = counts.pop()
         flag = "volume {} of {}: the series takes every position that often (echoes or time points)"
-        return [
-            _Stack(tuple(frames[shelf[turn]] for shelf in shelves), places, (flag.format(turn + 1, count),)) for turn in range(count)
-        ]
+        turns = [tuple(frames[shelf[turn]] for shelf in shelves) for turn in range(count)]
+        return [_Stack(chosen, places, (flag.format(turn + 1, count),)) for turn, chosen in enumerate(turns)]
     commonest = Counter(frame.acquisition for frame in frames).most_common(1)[0][0]
     kept = tuple(min((frames[k] for k in shelf), key=lambda frame: frame.acquisition != commonest) for shelf in shelves)
     doubled = ", ".join(f"{place:.1f}" for place, shelf in zip(places, shelves, strict=True) if len(shelf) > 1)
     dropped = len(frames) - len(kept)
-    return [_Stack(kept, places, (f"{dropped} of {len(frames)} slices left out: their positions are taken twice (at {doubled} mm)",))]
+    flag = f"{dropped} of {len(frames)} slices left out: their positions are taken twice (at {doubled} mm along the normal)"
+    return [_Stack(kept, places, (flag,))]
 
 
 def _shelves(frames: Sequence[Frame], positions: Floats) -> list[list[int]]:
@@ -250,11 +246,11 @@ def _runs(gaps: Floats) -> list[tuple[int, int]]:
     lone = owner < 0
     owner[lone] = len(stretches) + np.arange(lone.sum())
     breaks = [0, *(np.flatnonzero(np.diff(owner)) + 1), len(owner)]
-    return [(int(first), int(stop)) for first, stop in zip(breaks[:-1], breaks[1:], strict=True)]
+    return [(int(first), int(stop)) for first, stop in pairwise(breaks)]
 
 
 def _block(frames: tuple[Frame, ...], normal: Floats, *, flags: tuple[str, ...]) -> Block:
-    ends = _center_lps_mm(frames[-1]) - _center_lps_mm(frames[0])
+    ends = frames[-1].center_lps_mm - frames[0].center_lps_mm
     if len(frames) < MIN_SLICES:
         flags = (*flags, f"only {len(frames)} slices: their distance of {ends @ normal:.2f} mm is confirmed by no third")
     return Block(frames, _triple(ends / (len(frames) - 1)), flags)
@@ -263,7 +259,8 @@ def _block(frames: tuple[Frame, ...], normal: Floats, *, flags: tuple[str, ...])
 def _lone_slice(frame: Frame, normal: Floats, *, flags: tuple[str, ...]) -> Block:
     thickness = frame.slice_thickness_mm
     if thickness and thickness > 0:
-        return Block((frame,), _triple(normal * thickness), (*flags, f"one slice: its height is SliceThickness, {thickness:g} mm"))
+        flag = f"one slice: its height is SliceThickness, {thickness:g} mm"
+        return Block((frame,), _triple(normal * thickness), (*flags, flag))
     flag = "one slice of unknown thickness: across it the affine says a direction (of length 1), no distance"
     return Block((frame,), _triple(normal), (*flags, flag))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,12 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from monai_spine.errors import UnreadableInputError, VolumeGeometryError
-from monai_spine.geometry import Triple
+from monai_spine.instances import Frame, Instance, Tags
 from monai_spine.mosaic import mosaic_tiles
 
-__all__ = ["Frame", "Instance", "NotAnImageError", "Tags", "is_dicom", "read_instance", "read_study_uid"]
-
-Cosines = tuple[float, float, float, float, float, float]
+__all__ = ["NotAnImageError", "is_dicom", "read_instance", "read_study_uid"]
 
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _MODALITY_OF_CLASS = {
@@ -27,14 +25,48 @@ _MODALITY_OF_CLASS = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "CT",
 }
-_KEYWORDS = """
-    SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality PatientID StudyInstanceUID SeriesInstanceUID SeriesNumber
-    SeriesDescription ProtocolName InstanceNumber AcquisitionNumber TemporalPositionIdentifier StackID Rows Columns NumberOfFrames
-    SamplesPerPixel PhotometricInterpretation PixelSpacing SliceThickness ImagePositionPatient ImageOrientationPatient
-    EchoTime RepetitionTime InversionTime ScanningSequence SequenceVariant SequenceName PulseSequenceName ScanOptions
-    ContrastBolusAgent RescaleSlope RescaleIntercept BitsAllocated BitsStored PixelRepresentation
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
-""".split()
+_KEYWORDS = [
+    "SpecificCharacterSet",
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "InstanceNumber",
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "StackID",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "SliceThickness",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "ScanningSequence",
+    "SequenceVariant",
+    "SequenceName",
+    "PulseSequenceName",
+    "ScanOptions",
+    "ContrastBolusAgent",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
 _READ_FAILURES = (InvalidDicomError, AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, NotImplementedError)
 
 
@@ -42,79 +74,11 @@ class NotAnImageError(UnreadableInputError):
     """A file of the folder that is no DICOM image; the message is the reason why it was set aside."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One slice as it is stored.
-
-    Attributes:
-        path: The file that holds its pixels.
-        sop_instance_uid: The instance it belongs to.
-        index: Its place in the instance's frames, from 0.
-        rows: Pixels down a column.
-        columns: Pixels along a row.
-        position_lps_mm: Centre of its first pixel, LPS mm (ImagePositionPatient); None where the header has none.
-        orientation: Direction along a row, then down a column (ImageOrientationPatient), or None.
-        pixel_spacing_mm: Distance between rows, then between columns (PixelSpacing), or None.
-        slice_thickness_mm: SliceThickness, or None. It never stands in for a distance between slices.
-        rescale: Slope and intercept of stored values.
-        echo_time_ms: EchoTime, or None.
-        acquisition: What separates stacks of one series: acquisition number and stack id.
-        order: What separates repeats of one position: temporal position, acquisition, instance number, frame.
-    """
-
-    path: Path
-    sop_instance_uid: str
-    index: int
-    rows: int
-    columns: int
-    position_lps_mm: Triple | None
-    orientation: Cosines | None
-    pixel_spacing_mm: tuple[float, float] | None
-    slice_thickness_mm: float | None = None
-    rescale: tuple[float, float] = (1.0, 0.0)
-    echo_time_ms: float | None = None
-    acquisition: str = ""
-    order: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Tags:
-    """The tags of an instance by which its series is told from others. Times in ms; what the header lacks is None or empty."""
-
-    modality: str = ""
-    number: int | None = None
-    description: str = ""
-    protocol: str = ""
-    image_type: tuple[str, ...] = ()
-    scanning_sequence: tuple[str, ...] = ()
-    scan_options: tuple[str, ...] = ()
-    sequence_name: str = ""
-    echo_time_ms: float | None = None
-    repetition_time_ms: float | None = None
-    inversion_time_ms: float | None = None
-    contrast_agent: str = ""
-    photometric_interpretation: str = ""
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One DICOM file with an image. `tiles` is above 1 where each frame packs that many slices (Siemens mosaic)."""
-
-    path: Path
-    sop_instance_uid: str
-    series_instance_uid: str = ""
-    study_instance_uid: str = ""
-    patient_id: str = ""
-    tags: Tags = field(default_factory=Tags)
-    frames: tuple[Frame, ...] = ()
-    tiles: int = 1
-
-
 def is_dicom(stream: BinaryIO) -> bool:
     """True where a file starts as DICOM does: `DICM` after 128 bytes, or at once with a tag of group 0002 or 0008."""
     start = stream.read(132)
     stream.seek(0)
-    return start[128:] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) == 132
+    return start[128:] == b"DICM" or (start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) == 132)
 
 
 def read_study_uid(path: Path) -> str | None:
@@ -150,7 +114,7 @@ def read_instance(path: Path) -> Instance:
     frames, tiles = _frames(path, header), 1
     if "MOSAIC" in shared.tags.image_type and len(frames) == 1:
         frames, tiles = _unpacked(frames[0])
-    return Instance(**{**shared.__dict__, "frames": frames, "tiles": tiles})
+    return replace(shared, frames=frames, tiles=tiles)
 
 
 def _read_header(path: Path) -> Dataset:
@@ -165,7 +129,9 @@ def _read_header(path: Path) -> Dataset:
     if media_class == _MEDIA_STORAGE_DIRECTORY:
         raise NotAnImageError("a DICOMDIR: an index of files, no image")
     if not (header.get("Rows") and header.get("Columns")):
-        raise NotAnImageError(f"no image ({_text(header, 'Modality') or 'modality unknown'}): the header gives no rows and columns")
+        raise NotAnImageError(
+            f"no image ({_text(header, 'Modality') or 'modality unknown'}): the header gives no rows and columns"
+        )
     if not header.get("Modality"):
         header.Modality = _MODALITY_OF_CLASS.get(_text(header, "SOPClassUID") or media_class, "")
     return header
@@ -197,7 +163,7 @@ def _frames(path: Path, header: Dataset) -> tuple[Frame, ...]:
     """One frame of a classic instance, or all of an enhanced one (PS3.3 C.7.6.16)."""
     count = _integer(header, "NumberOfFrames") or 1
     if count > 1 and "PerFrameFunctionalGroupsSequence" not in header:
-        return (_frame(path, header, 0, ()),) if count == 1 else tuple(_unplaced(path, header, k) for k in range(count))
+        return tuple(replace(_frame(path, header, index, ()), position_lps_mm=None) for index in range(count))
     return tuple(_frame(path, header, index, _functional_groups(header, index)) for index in range(count))
 
 
@@ -211,7 +177,9 @@ def _frame(path: Path, header: Dataset, index: int, groups: Sequence[Dataset]) -
     measures, content = _item(groups, "PixelMeasuresSequence"), _item(groups, "FrameContentSequence")
     values = _item(groups, "PixelValueTransformationSequence")
     spacing = _numbers(measures, "PixelSpacing") or _numbers(header, "PixelSpacing")
-    position = _numbers(_item(groups, "PlanePositionSequence"), "ImagePositionPatient") or _numbers(header, "ImagePositionPatient")
+    position = _numbers(_item(groups, "PlanePositionSequence"), "ImagePositionPatient") or _numbers(
+        header, "ImagePositionPatient"
+    )
     cosines = _numbers(_item(groups, "PlaneOrientationSequence"), "ImageOrientationPatient") or _numbers(
         header, "ImageOrientationPatient"
     )
@@ -236,12 +204,6 @@ def _frame(path: Path, header: Dataset, index: int, groups: Sequence[Dataset]) -
     )
 
 
-def _unplaced(path: Path, header: Dataset, index: int) -> Frame:
-    """A frame of a multi-frame file without functional groups: nothing says where it lies."""
-    frame = _frame(path, header, index, ())
-    return Frame(**{**frame.__dict__, "position_lps_mm": None})
-
-
 def _unpacked(frame: Frame) -> tuple[tuple[Frame, ...], int]:
     """The slices of a Siemens mosaic, each where the private header says; unplaced where that contradicts itself."""
     private = pydicom.dcmread(frame.path, stop_before_pixels=True, specific_tags=[(0x0029, 0x1020)], force=True)
@@ -254,9 +216,10 @@ def _unpacked(frame: Frame) -> tuple[tuple[Frame, ...], int]:
             pixel_spacing_mm=frame.pixel_spacing_mm,
         )
     except VolumeGeometryError:
-        return (Frame(**{**frame.__dict__, "position_lps_mm": None}),), 1
-    changes = [{"position_lps_mm": place, "rows": tiles.rows, "columns": tiles.columns} for place in tiles.positions_lps_mm]
-    return tuple(Frame(**{**frame.__dict__, "index": k, **change}) for k, change in enumerate(changes)), len(changes)
+        return (replace(frame, position_lps_mm=None),), 1
+    model = replace(frame, rows=tiles.rows, columns=tiles.columns)
+    places = enumerate(tiles.positions_lps_mm)
+    return tuple(replace(model, index=index, position_lps_mm=place) for index, place in places), len(tiles.positions_lps_mm)
 
 
 def _item(groups: Sequence[Dataset], keyword: str) -> Dataset:

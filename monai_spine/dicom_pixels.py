@@ -9,16 +9,29 @@ import numpy.typing as npt
 import pydicom
 from pydicom.config import disable_value_validation
 
-from monai_spine.dicom_headers import Instance
 from monai_spine.errors import UnreadableInputError
+from monai_spine.instances import Instance
 from monai_spine.mosaic import split_mosaic
 
 __all__ = ["read_pixels"]
 
-_KEYWORDS = """
-    SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation
-    PlanarConfiguration PixelData FloatPixelData DoubleFloatPixelData ExtendedOffsetTable ExtendedOffsetTableLengths
-""".split()
+_KEYWORDS = [
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "PixelData",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+]
 _DECODING_FAILURES = (
     AttributeError,
     EOFError,
@@ -55,12 +68,13 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.float32]:
             stored = data.pixel_array
     except _DECODING_FAILURES as error:
         raise UnreadableInputError(
-            f"The pixels of {instance.path} cannot be read ({_first_line(error)}): the file is cut off, broken or packed in an unknown "
-            "way. Export it again, or leave its series out."
+            f"The pixels of {instance.path} cannot be read ({_first_line(error)}): the file is cut off, broken or packed in an "
+            "unknown way. Export it again, or leave its series out."
         ) from error
     if data.get("SamplesPerPixel", 1) != 1:
         raise UnreadableInputError(
-            f"{instance.path} is in colour ({data.PhotometricInterpretation}): colours are no MR signal. Choose the original series."
+            f"{instance.path} is in colour ({data.PhotometricInterpretation}): colours are no MR signal. "
+            "Choose the original series."
         )
     frames = np.asarray(stored).reshape(-1, *stored.shape[-2:])
     if instance.tiles > 1:
@@ -72,12 +86,14 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.float32]:
 
 def _turned_round(frames: npt.NDArray[np.generic], *, bits: int, signed: bool) -> npt.NDArray[np.float32]:
     lowest_plus_highest = -1 if signed else 2**bits - 1
-    return (np.float32(lowest_plus_highest) - frames.astype(np.float32)).astype(np.float32)
+    return np.asarray(lowest_plus_highest - frames.astype(np.float32), np.float32)
 
 
 def _rescaled(frames: npt.NDArray[np.generic], instance: Instance) -> npt.NDArray[np.float32]:
     if len(frames) != len(instance.frames):
-        raise UnreadableInputError(f"{instance.path} holds {len(frames)} frames where its header names {len(instance.frames)}. Export it again.")
+        raise UnreadableInputError(
+            f"{instance.path} holds {len(frames)} frames where its header names {len(instance.frames)}. Export it again."
+        )
     if all(frame.rescale == (1.0, 0.0) for frame in instance.frames):
         return frames.astype(np.float32, copy=False)
     slopes, intercepts = np.array([frame.rescale for frame in instance.frames]).T[:, :, None, None]

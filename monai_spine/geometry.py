@@ -54,17 +54,17 @@ class PlaneOrientation(str, Enum):
 
 def ras_from_lps(points_lps_mm: npt.ArrayLike) -> Floats:
     """Turn DICOM patient coordinates into RAS+ mm: the first two axes change sign. Shape (..., 3)."""
-    return np.asarray(points_lps_mm, dtype=float) * _LPS_SIGNS
+    return np.asarray(np.asarray(points_lps_mm, dtype=float) * _LPS_SIGNS)
 
 
 def lps_from_ras(points_ras_mm: npt.ArrayLike) -> Floats:
     """Turn RAS+ mm into DICOM patient coordinates. Shape (..., 3)."""
-    return np.asarray(points_ras_mm, dtype=float) * _LPS_SIGNS
+    return np.asarray(np.asarray(points_ras_mm, dtype=float) * _LPS_SIGNS)
 
 
 def apply_affine(affine: Affine, points: npt.ArrayLike) -> Floats:
     """Map points of shape (..., 3) through a 4 × 4 affine."""
-    return np.asarray(points, dtype=float) @ affine[:3, :3].T + affine[:3, 3]
+    return np.asarray(np.asarray(points, dtype=float) @ affine[:3, :3].T + affine[:3, 3])
 
 
 def check_affine(affine: npt.ArrayLike) -> Affine:
@@ -77,7 +77,9 @@ def check_affine(affine: npt.ArrayLike) -> Affine:
     if matrix.shape != (4, 4):
         raise VolumeGeometryError(f"The affine has shape {matrix.shape}; a volume needs 4 × 4. Rewrite the file's header.")
     if not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
-        raise VolumeGeometryError(f"The affine holds values that place nothing in space: {matrix.tolist()}. Rewrite the file's header.")
+        raise VolumeGeometryError(
+            f"The affine holds values that place nothing in space: {matrix.tolist()}. Rewrite the file's header."
+        )
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     if (lengths < 1e-6).any() or abs(np.linalg.det(matrix[:3, :3] / np.maximum(lengths, 1e-12))) < 1e-3:
         raise VolumeGeometryError(
@@ -220,4 +222,4 @@ class Plane:
     def project(self, points_ras_mm: npt.ArrayLike) -> Floats:
         """The nearest points of the plane, shape (..., 3)."""
         points = np.asarray(points_ras_mm, dtype=float)
-        return points - self.distance_mm(points)[..., None] * np.asarray(self.normal_ras)
+        return np.asarray(points - self.distance_mm(points)[..., None] * np.asarray(self.normal_ras))

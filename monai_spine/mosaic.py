@@ -75,7 +75,7 @@ def split_mosaic(picture: npt.NDArray[np.generic], count: int) -> npt.NDArray[np
     edge = math.ceil(math.sqrt(count))
     rows, columns = picture.shape[0] // edge, picture.shape[1] // edge
     tiles = picture[: rows * edge, : columns * edge].reshape(edge, rows, edge, columns).swapaxes(1, 2)
-    return tiles.reshape(edge * edge, rows, columns)[:count]
+    return np.asarray(tiles.reshape(edge * edge, rows, columns)[:count])
 
 
 def _slice_centers(protocol: bytes) -> npt.NDArray[np.float64]:

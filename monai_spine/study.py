@@ -15,10 +15,11 @@ from typing import Literal
 from pydicom.config import disable_value_validation
 
 from monai_spine.archive import unpacked
-from monai_spine.dicom_headers import Instance, NotAnImageError, Tags, is_dicom, read_instance, read_study_uid
+from monai_spine.dicom_headers import NotAnImageError, is_dicom, read_instance, read_study_uid
 from monai_spine.errors import StudyError, UnreadableInputError
+from monai_spine.instances import Instance, Tags
 
-__all__ = ["Instance", "Series", "SetAside", "Study", "StudyInput", "find_studies", "open_study"]
+__all__ = ["Series", "SetAside", "Study", "StudyInput", "find_studies", "open_study"]
 
 Kind = Literal["dicom", "nifti", "picture"]
 _Format = Literal["dicom", "nifti", "picture", "zip", "other"]
@@ -170,7 +171,8 @@ def _read_file(path: Path, *, source: str, wanted: frozenset[str]) -> Study:
         raise UnreadableInputError(f"{path} does not exist. Check the path.")
     if form not in ("nifti", "picture"):
         raise UnreadableInputError(
-            f"Wrong format: {path} is no DICOM, zip, NIfTI (.nii, .nii.gz), PNG or JPEG file. Convert it, or give the folder of the study."
+            f"Wrong format: {path} is no DICOM, zip, NIfTI (.nii, .nii.gz), PNG or JPEG file. "
+            "Convert it, or give the folder of the study."
         )
     tags = Tags(description=path.name)
     instance = Instance(path=path, sop_instance_uid="", series_instance_uid=path.name, tags=tags)
@@ -187,7 +189,7 @@ def _read_folder(folder: Path, *, source: str, wanted: frozenset[str]) -> Study:
     if "dicom" in formats.values() or not others:
         return _read_dicom(files, root=folder, source=source, wanted=wanted)
     if len(others) > 1:
-        raise StudyError(f"{source} holds {len(others)} NIfTI files or pictures, and each is a study of its own. Give them one by one.")
+        raise StudyError(f"{source} holds {len(others)} NIfTI files or pictures, each a study of its own. Give them one by one.")
     return _read_file(others[0], source=source, wanted=wanted)
 
 
@@ -200,7 +202,8 @@ def _read_dicom(files: list[Path], *, root: Path, source: str, wanted: frozenset
             if reason:
                 set_aside.append(SetAside(str(file.relative_to(root)), reason))
     if not instances:
-        raise UnreadableInputError(f"{source} holds no {' or '.join(sorted(wanted))} image: {_summary(set_aside)}. Check the export.")
+        kinds = " or ".join(sorted(wanted))
+        raise UnreadableInputError(f"{source} holds no {kinds} image: {_summary(set_aside)}. Check the export.")
     _check_single(instances.values(), source)
     first = next(iter(instances.values()))
     patient_id = next((instance.patient_id for instance in instances.values() if instance.patient_id), None)
@@ -227,8 +230,8 @@ def _check_single(instances: Iterable[Instance], source: str) -> None:
     studies = sorted({instance.study_instance_uid for instance in instances})
     if len(patients) > 1:
         raise StudyError(
-            f"{source} holds images of {len(patients)} patients (PatientID {', '.join(map(repr, patients[:5]))}): findings would be "
-            "mixed between them. Give each patient a folder of their own."
+            f"{source} holds images of {len(patients)} patients (PatientID {', '.join(map(repr, patients[:5]))}): findings would "
+            "be mixed between them. Give each patient a folder of their own."
         )
     if len(studies) > 1:
         raise StudyError(

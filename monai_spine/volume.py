@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import replace
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from monai_spine.blocks import Block, plan_blocks
-from monai_spine.dicom_headers import Frame
 from monai_spine.dicom_pixels import read_pixels
 from monai_spine.errors import StudyError, UnreadableInputError, VolumeGeometryError
-from monai_spine.geometry import Affine, Triple, apply_affine, check_affine, invert_affine, slice_affine, spacing_of, to_ras_axes
+from monai_spine.geometry import Affine, Triple, check_affine, invert_affine, spacing_of, to_ras_axes
+from monai_spine.instances import Frame
 from monai_spine.study import Series
 
 __all__ = ["MIN_PICTURE_EDGE_PX", "Volume", "load_nifti", "load_picture", "load_series"]
@@ -23,7 +23,6 @@ __all__ = ["MIN_PICTURE_EDGE_PX", "Volume", "load_nifti", "load_picture", "load_
 MIN_PICTURE_EDGE_PX = 32
 """A smaller picture cannot show a lumbar spine."""
 MAX_PICTURE_PX = 64_000_000
-_SAME_GRID_PX = 0.05
 
 _Grid = tuple[int, int, float, float]
 
@@ -86,70 +85,63 @@ def load_series(series: Series) -> tuple[Volume, ...]:
         raise VolumeGeometryError(f"{name}: {error}") from error
     needed = {frame.path for block in blocks for frame in block.frames}
     pixels = {instance.path: read_pixels(instance) for instance in series.instances if instance.path in needed}
-    inverted = ("MONOCHROME1: bright and dark were turned round",) if series.tags.photometric_interpretation == "MONOCHROME1" else ()
-    volumes: list[Volume] = []
-    for block in blocks:
-        volume = _volume(block, pixels, uid=series.series_instance_uid)
-        twin = next((k for k, other in enumerate(volumes) if _same_voxels(volume, other)), None)
-        if twin is None:
-            volumes.append(replace(volume, flags=(*inverted, *volume.flags)))
-        else:
-            volumes[twin] = replace(volumes[twin], flags=(*volumes[twin].flags, "a copy with the same voxels was left out"))
-    return tuple(volumes)
+    is_inverted = series.tags.photometric_interpretation == "MONOCHROME1"
+    inverted = ("MONOCHROME1: bright and dark were turned round",) if is_inverted else ()
+    volumes = [
+        _volume(replace(block, flags=(*inverted, *block.flags)), pixels, uid=series.series_instance_uid) for block in blocks
+    ]
+    return _without_copies(volumes)
 
 
 def _volume(block: Block, pixels: dict[Path, npt.NDArray[np.float32]], *, uid: str) -> Volume:
     grids = Counter(_grid(frame) for frame in block.frames)
-    rows, columns, *spacing = grids.most_common(1)[0][0]
-    model = next(frame for frame in block.frames if _grid(frame)[:2] == (rows, columns) and _grid(frame)[2:] == tuple(spacing))
-    first = _first_position(block, model)
-    affine = slice_affine(first, model.orientation, pixel_spacing_mm=_spacing(model), step_lps_mm=block.step_lps_mm)  # type: ignore[arg-type]
-    array = np.empty((len(block.frames), rows, columns), np.float32)
+    common = grids.most_common(1)[0][0]
+    index, model = next((k, frame) for k, frame in enumerate(block.frames) if _grid(frame) == common)
+    affine = model.affine(block.step_lps_mm)
+    affine[:3, 3] -= index * affine[:3, 2]
+    array = np.empty((len(block.frames), model.rows, model.columns), np.float32)
     for k, frame in enumerate(block.frames):
         picture = pixels[frame.path][frame.index]
-        array[k] = picture if _grid(frame) == _grid(model) else _resampled(picture, frame, model)
+        array[k] = picture if _grid(frame) == common else _resampled(picture, frame, model)
     flags = block.flags
     if len(grids) > 1:
         sizes = ", ".join(f"{count} of {grid[0]} × {grid[1]}" for grid, count in grids.most_common())
-        flags = (*flags, f"slices of several sizes ({sizes}): resampled onto {rows} × {columns}")
+        flags = (*flags, f"slices of several sizes ({sizes}): resampled onto {model.rows} × {model.columns}")
     return Volume(array.T, affine, uid, tuple(frame.sop_instance_uid for frame in block.frames), 2, flags)
 
 
 def _grid(frame: Frame) -> _Grid:
-    down, along = _spacing(frame)
+    down, along = frame.spacing_mm
     return frame.rows, frame.columns, round(down, 4), round(along, 4)
-
-
-def _spacing(frame: Frame) -> tuple[float, float]:
-    return frame.pixel_spacing_mm or (0.0, 0.0)
-
-
-def _first_position(block: Block, model: Frame) -> npt.NDArray[np.float64]:
-    """Where the first voxel of the first slice lies, on the grid of the model slice."""
-    steps = block.frames.index(model)
-    return np.asarray(model.position_lps_mm) - steps * np.asarray(block.step_lps_mm)
 
 
 def _resampled(picture: npt.NDArray[np.float32], frame: Frame, model: Frame) -> npt.NDArray[np.float32]:
     """Bilinear values of one slice (rows, columns) on the pixel grid of another that lies parallel to it; 0 outside."""
     from scipy.ndimage import affine_transform
 
-    plane = slice_affine(
-        frame.position_lps_mm,  # type: ignore[arg-type]
-        frame.orientation,  # type: ignore[arg-type]
-        pixel_spacing_mm=_spacing(frame),
-        step_lps_mm=np.cross(frame.orientation[:3], frame.orientation[3:]),  # type: ignore[index]
-    )
-    target = slice_affine(
-        model.position_lps_mm,  # type: ignore[arg-type]
-        frame.orientation,  # type: ignore[arg-type]
-        pixel_spacing_mm=_spacing(model),
-        step_lps_mm=np.cross(frame.orientation[:3], frame.orientation[3:]),  # type: ignore[index]
-    )
-    back = invert_affine(plane) @ target
-    matrix, offset = np.diag(back)[[1, 0]], back[[1, 0], 3]
+    normal = np.cross(*model.directions)
+    back = invert_affine(frame.affine(normal)) @ model.affine(normal)
+    matrix, offset = back[1::-1, 1::-1], back[1::-1, 3]
     result = affine_transform(picture, matrix, offset=offset, output_shape=(model.rows, model.columns), order=1)
     return np.asarray(result, np.float32)
+
+
+def _without_copies(volumes: Sequence[Volume]) -> tuple[Volume, ...]:
+    """Each volume once; how many copies were left out is flagged."""
+    kept: list[Volume] = []
+    copies: list[int] = []
+    for volume in volumes:
+        twin = next((k for k, other in enumerate(kept) if _same_voxels(volume, other)), None)
+        if twin is None:
+            kept.append(volume)
+            copies.append(0)
+        else:
+            copies[twin] += 1
+    flag = "left out: {} with the same voxels"
+    return tuple(
+        replace(one, flags=(*one.flags, flag.format(f"{count} cop{'y' if count == 1 else 'ies'}"))) if count else one
+        for one, count in zip(kept, copies, strict=True)
+    )
 
 
 def _same_voxels(volume: Volume, other: Volume) -> bool:
@@ -168,6 +160,7 @@ def load_nifti(path: str | Path) -> Volume:
         VolumeGeometryError: It is not 3D (4D with one frame is taken), or its affine places nothing in space.
     """
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
 
     try:
         image = nibabel.load(path)
@@ -178,8 +171,8 @@ def load_nifti(path: str | Path) -> Volume:
         raise
     except FileNotFoundError as error:
         raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise UnreadableInputError(f"{path} cannot be read as NIfTI ({error}): it is cut off or broken. Write it again.") from error
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise UnreadableInputError(f"{path} cannot be read as NIfTI ({error}): it is cut off or broken.") from error
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3 or 0 in array.shape:
@@ -188,7 +181,8 @@ def load_nifti(path: str | Path) -> Volume:
     broken = int(array.size - np.isfinite(array).sum())
     if broken:
         raise UnreadableInputError(
-            f"{path} holds {broken} of {array.size} voxels that are NaN or infinite: nothing was guessed in their place. Mend the file."
+            f"{path} holds {broken} of {array.size} voxels that are NaN or infinite: nothing was guessed in their place. "
+            "Write it again with a value in each voxel."
         )
     return Volume(array, affine, slice_axis=_nifti_slice_axis(image, affine))
 
@@ -233,12 +227,12 @@ def load_picture(path: str | Path) -> npt.NDArray[np.float32]:
     except UnidentifiedImageError as error:
         raise UnreadableInputError(f"Wrong format: {path} is no PNG or JPEG picture. Convert it first.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, zlib.error) as error:
-        raise UnreadableInputError(f"{path} cannot be read ({error}): the picture is cut off or broken. Export it again.") from error
+        raise UnreadableInputError(f"{path} cannot be read ({error}): the picture is cut off or broken.") from error
 
 
 def _check_picture_size(path: str | Path, rows: int, columns: int) -> None:
     if min(rows, columns) < MIN_PICTURE_EDGE_PX or rows * columns > MAX_PICTURE_PX:
         raise UnreadableInputError(
-            f"{path} has {columns} × {rows} pixels; a picture of a spine needs at least {MIN_PICTURE_EDGE_PX} along each edge, and at most "
-            f"{MAX_PICTURE_PX // 1_000_000} million are taken. Give the picture in its true size."
+            f"{path} has {columns} × {rows} pixels; a picture of a spine needs at least {MIN_PICTURE_EDGE_PX} along each edge, "
+            f"and at most {MAX_PICTURE_PX // 1_000_000} million are taken. Give the picture in its true size."
         )
