@@ -189,6 +189,13 @@ def test_rows_without_a_label_are_not_scored_but_must_be_predicted() -> None:
         official_score(solution, submission[~submission["row_id"].isin(hidden)])
 
 
+def test_ids_that_became_floats_are_refused() -> None:
+    solution = make_solution(2)
+    table = wide(solution).astype({"study_id": float})
+    with pytest.raises(TableError, match=r"the solution, row 0: study_id '4290000000\.0' is not a whole number"):
+        official_score(table, make_submission(solution))
+
+
 def test_missing_rows_are_counted_and_shown() -> None:
     solution = make_solution(3)
     submission = make_submission(solution)
@@ -282,7 +289,9 @@ def test_reweighted_probabilities_minimise_the_expected_weighted_loss() -> None:
         reweight(np.array([0.5, 0.5]))
 
 
-def batches_of(solution: pd.DataFrame, submission: pd.DataFrame, size: int = 7) -> list[tuple[list[str], list[int], object, object]]:
+def batches_of(
+    solution: pd.DataFrame, submission: pd.DataFrame, size: int = 7
+) -> list[tuple[list[str], list[int], object, object]]:
     """The rows of two tables as updates of the metric."""
     rows = solution.merge(submission, on="row_id", suffixes=("_true", ""))
     truth = rows[[f"{column}_true" for column in COLUMNS]].to_numpy()
