@@ -35,6 +35,8 @@ _DPI = 100
 _CROP_PIXELS = 300
 _SAGITTAL_PIXELS = 860
 _BORDER_PIXELS = 7
+_CROP_TEXT = 13
+_SAGITTAL_TEXT = 18
 _INK = {"color": "white", "path_effects": [withStroke(linewidth=2.5, foreground="black")]}
 _POINT = "#ffd54a"
 _OUTLINE = "#58c7f3"
@@ -75,7 +77,7 @@ def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> b
         _draw_outlines(axes, view, slice_view(levels.bodies.array, levels.bodies.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle))
     _draw_levels(axes, view, levels)
     if has_mm:
-        _draw_marks(axes, view)
+        _draw_marks(axes, view, text=_SAGITTAL_TEXT)
     return _png(figure)
 
 
@@ -86,10 +88,10 @@ def crop_figure(grade: Grade, crop: Crop, *, has_mm: bool = True) -> bytes:
     border = BORDERS[grade.severity or Severity.NORMAL_MILD]
     figure, axes = _canvas(view, long_side=_CROP_PIXELS, border=border)
     if has_mm:
-        _draw_marks(axes, view)
+        _draw_marks(axes, view, text=_CROP_TEXT)
     side = grade.target.side
     if side is not None and not axial:
-        axes.text(0.02, 0.98, f"patient’s {side.value}", transform=axes.transAxes, va="top", fontsize=12, **_INK)
+        axes.text(0.98, 0.03, f"{side.value} side", transform=axes.transAxes, ha="right", va="bottom", fontsize=_CROP_TEXT, **_INK)
     return _png(figure)
 
 
@@ -131,19 +133,19 @@ def _window(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _draw_marks(axes: Any, view: SliceView) -> None:
+def _draw_marks(axes: Any, view: SliceView, *, text: int) -> None:
     """The four letters and the scale bar."""
     left, right, top, bottom = view.letters
     places = ((0.02, 0.5, left, "left"), (0.98, 0.5, right, "right"), (0.5, 0.97, top, "center"), (0.5, 0.03, bottom, "center"))
     for across, up, letter, align in places:
         vertical = {0.97: "top", 0.03: "bottom"}.get(up, "center")
-        axes.text(across, up, letter, transform=axes.transAxes, ha=align, va=vertical, fontsize=14, fontweight="bold", **_INK)
+        axes.text(across, up, letter, transform=axes.transAxes, ha=align, va=vertical, fontsize=text + 1, fontweight="bold", **_INK)
     width, height = view.extent_mm
     length = scale_bar_mm(width)
     start = 0.97 * width
     for colour, line in (("black", 5), ("white", 2.5)):
         axes.plot([start, start - length], [0.03 * height] * 2, color=colour, linewidth=line, solid_capstyle="butt")
-    axes.text(start, 0.045 * height, f"{length:g} mm", fontsize=12, ha="left", va="bottom", **_INK)
+    axes.text(start, 0.045 * height, f"{length:g} mm", fontsize=text - 1, ha="left", va="bottom", **_INK)
 
 
 def _draw_levels(axes: Any, view: SliceView, levels: Levels) -> None:
@@ -154,17 +156,17 @@ def _draw_levels(axes: Any, view: SliceView, levels: Levels) -> None:
         if level.canal_ras_mm is not None:
             _draw_sign(axes, view.locate(level.canal_ras_mm), "+")
         across, up, _ = view.locate(beside)
-        text = f"{level.level.label}  {100 * level.confidence:.0f} %" + (" !" if level.flags else "")
-        axes.text(across - aside, up, text, fontsize=13, ha="left", va="center", **_INK)
+        name = f"{level.level.label}  {100 * level.confidence:.0f} %" + (" !" if level.flags else "")
+        axes.text(across - aside, up, name, fontsize=_SAGITTAL_TEXT, ha="left", va="center", **_INK)
     for vertebra in levels.vertebrae:
         across, up, away = view.locate(vertebra.point_ras_mm)
-        axes.text(across, up, vertebra.vertebra.value, fontsize=12, ha="center", va="center", alpha=_alpha(away), **_INK)
+        axes.text(across, up, vertebra.vertebra.value, fontsize=_SAGITTAL_TEXT - 2, ha="center", va="center", alpha=_alpha(away), **_INK)
 
 
 def _draw_sign(axes: Any, place: tuple[float, float, float], sign: str) -> None:
     across, up, away = place
     for colour, width in (("black", 4.0), (_POINT, 2.0)):
-        axes.plot(across, up, sign, markersize=10, markerfacecolor="none", color=colour, markeredgewidth=width, alpha=_alpha(away))
+        axes.plot(across, up, sign, markersize=12, markerfacecolor="none", color=colour, markeredgewidth=width, alpha=_alpha(away))
 
 
 def _draw_outlines(axes: Any, view: SliceView, bodies: SliceView) -> None:

@@ -1,0 +1,195 @@
+"""The report of a study as one HTML file that needs no network: pictures, style and text are all inside."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from monai_spine.anatomy import LEVELS, Condition, Level, Severity, Side, Target, TargetKind
+from monai_spine.report.palette import SIGNS
+from monai_spine.report.tables import NOT_IN_THIS_RUN
+from monai_spine.result import RESEARCH_NOTICE
+
+if TYPE_CHECKING:
+    from monai_spine.grades import Grade
+    from monai_spine.result import StudyResult
+
+__all__ = ["KINDS", "report_html", "template_environment"]
+
+KINDS: tuple[TargetKind, ...] = tuple(
+    TargetKind(condition, side) for condition in Condition for side in sorted(condition.sides, key=lambda side: side is Side.LEFT)
+)
+"""Columns of the table: the right side before the left, as they lie in axial pictures."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One target, ready to be shown.
+
+    Attributes:
+        target: Which.
+        style: A severity's slug, or `none`.
+        sign: A circle that fills with the severity.
+        title: `Severe`, or `Not assessable`.
+        percent: Probability of that severity, in whole percent; None where there is none.
+        severity_index: Which of the three it is; None where there is none.
+        shares: All three in whole percent.
+        note: Number of the reason in the list under the table; None where it was graded.
+        picture: Data URI of the crop; None where there is none.
+        about: What the crop is, in words.
+    """
+
+    target: Target
+    style: str
+    sign: str
+    title: str
+    percent: int | None = None
+    severity_index: int | None = None
+    shares: tuple[int, ...] = ()
+    note: int | None = None
+    picture: str | None = None
+    about: str = ""
+
+
+def report_html(result: StudyResult, figures: Mapping[str, bytes]) -> str:
+    """The report as text.
+
+    Args:
+        result: What was found.
+        figures: PNG files by name, from `figures.draw_figures`.
+    """
+    reasons = _numbered_reasons(result)
+    rows = {level: [_cell(result, Target(kind.condition, kind.side, level), reasons, figures) for kind in KINDS] for level in LEVELS}
+    content = result.to_json()
+    notices = dict.fromkeys(bundle["notice"] for bundle in _bundles(content) if bundle.get("notice"))
+    return (
+        template_environment()
+        .get_template("report.html")
+        .render(
+            result=content,
+            research_notice=RESEARCH_NOTICE,
+            notices=list(notices),
+            other_notice=_other_notice(result.notice, notices),
+            bundles=_bundles(content),
+            kinds=KINDS,
+            conditions=[(condition, [kind for kind in KINDS if kind.condition is condition]) for condition in Condition],
+            rows=rows,
+            reasons=reasons,
+            worst=_worst(rows),
+            sagittal=_sagittal(result, figures),
+            severities=[(severity, SIGNS[severity]) for severity in Severity],
+            is_picture=result.picture_affine is not None,
+        )
+    )
+
+
+@cache
+def template_environment() -> Environment:
+    """Jinja2 with autoescape on, where a missing name is an error."""
+    environment = Environment(
+        loader=PackageLoader("monai_spine.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["words"] = _words
+    environment.filters["place"] = _place
+    return environment
+
+
+def _words(flag: object) -> str:
+    """`low_confidence` as `low confidence`; a sentence stays as it is."""
+    text = str(flag)
+    return text if " " in text else text.replace("_", " ")
+
+
+def _place(entry: Mapping[str, Any], name: str) -> str:
+    """A point of result.json in mm or pixels, with one decimal."""
+    point = entry.get(f"{name}_ras_mm", entry.get(f"{name}_px"))
+    return "not seen" if point is None else ", ".join(f"{value:.1f}" for value in point)
+
+
+def _bundles(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [bundle for bundle in content["provenance"]["bundles"] if isinstance(bundle, Mapping)]
+
+
+def _other_notice(notice: str, shown: Mapping[str, None]) -> str:
+    """What the provenance's notice says beyond the research notice and the bundles' own."""
+    for known in (RESEARCH_NOTICE, *shown):
+        notice = notice.replace(known, "")
+    return " ".join(notice.split())
+
+
+def _numbered_reasons(result: StudyResult) -> dict[str, int]:
+    """Why targets were not graded: each reason once, numbered from 1 in the order of the table."""
+    reasons: dict[str, int] = {}
+    for level in LEVELS:
+        for kind in KINDS:
+            grade = result.grade_of(Target(kind.condition, kind.side, level))
+            if grade is None or grade.severity is None:
+                reasons.setdefault(_reason(grade), len(reasons) + 1)
+    return reasons
+
+
+def _reason(grade: Grade | None) -> str:
+    return NOT_IN_THIS_RUN if grade is None else grade.reason or "no reason was given"
+
+
+def _cell(result: StudyResult, target: Target, reasons: Mapping[str, int], figures: Mapping[str, bytes]) -> Cell:
+    grade = result.grade_of(target)
+    if grade is None or grade.severity is None or grade.probabilities is None:
+        title = "Not graded" if grade is None else "Not assessable"
+        return Cell(target, style="none", sign="–", title=title, note=reasons[_reason(grade)])
+    severity = grade.severity
+    picture = figures.get(f"crop_{target.slug}.png")
+    return Cell(
+        target,
+        style=severity.slug.replace("_", "-"),
+        sign=SIGNS[severity],
+        title=severity.label,
+        percent=_percent(grade.probabilities[severity.index]),
+        severity_index=severity.index,
+        shares=tuple(_percent(value) for value in grade.probabilities),
+        picture=None if picture is None else _data_uri(picture),
+        about=_about(result, grade),
+    )
+
+
+def _about(result: StudyResult, grade: Grade) -> str:
+    """Where a crop comes from: its plane, its series and its place."""
+    plane = "axial" if grade.target.condition is Condition.SUBARTICULAR_STENOSIS else "sagittal"
+    series = next((role for role in result.series if role.series_instance_uid == grade.series_instance_uid), None)
+    parts = [f"middle {plane} slice"]
+    if series is not None and series.role is not None:
+        parts.append(_role_label(series.role.value))
+    if grade.point_ras_mm is not None and result.picture_affine is None:
+        parts.append("R {:.0f}, A {:.0f}, S {:.0f} mm".format(*(value + 0.0 for value in grade.point_ras_mm)))
+    return " · ".join(parts)
+
+
+def _percent(share: float) -> int:
+    return round(100 * share)
+
+
+def _worst(rows: Mapping[Level, list[Cell]]) -> list[tuple[Severity, list[Cell]]]:
+    """Severe and moderate findings, the most severe first, then by level."""
+    cells = [cell for level in LEVELS for cell in rows[level]]
+    found = [(severity, [cell for cell in cells if cell.title == severity.label]) for severity in (Severity.SEVERE, Severity.MODERATE)]
+    return [(severity, some) for severity, some in found if some]
+
+
+def _sagittal(result: StudyResult, figures: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """Name of the series' role and data URI of each picture of the whole spine."""
+    names = [name for name in figures if name.startswith("sagittal_")]
+    return [(_role_label(name.removeprefix("sagittal_").removesuffix(".png")), _data_uri(figures[name])) for name in names]
+
+
+def _role_label(role: str) -> str:
+    """`sagittal_t2` as people write it: `Sagittal T2`."""
+    return role.replace("_", " ").capitalize().replace(" t1", " T1").replace(" t2", " T2")
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + b64encode(png).decode("ascii")
