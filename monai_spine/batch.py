@@ -1,0 +1,228 @@
+"""Many studies in one run: each on its own, so that a bad one costs no other.
+
+Nothing heavy is imported here before a study is analysed: a wrong path or a full folder is answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from multiprocessing import get_context
+from pathlib import Path
+
+from monai_spine.errors import DeviceError, OutputError, SpineError, WeightsError
+from monai_spine.settings import Settings
+from monai_spine.store import ExistingResults, ResultsFolder, study_names
+from monai_spine.study import find_studies
+
+__all__ = ["BatchOptions", "BatchOutcome", "BatchProgress", "Failure", "run_batch"]
+
+PARTLY_FAILED = 5
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a run is carried out.
+
+    Attributes:
+        formats: What is written for each study.
+        existing: What to do about results that are there already.
+        jobs: Studies at a time, each in a process of its own.
+        fail_fast: Stop at the first study that fails.
+    """
+
+    formats: tuple[str, ...] = ("json", "csv", "html", "png")
+    existing: ExistingResults = ExistingResults.REFUSE
+    jobs: int = 1
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A study that gave no result, why, and the exit code that it stands for."""
+
+    study: str
+    source: str
+    error: str
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """Where a run stands.
+
+    Attributes:
+        study: The one at work.
+        fraction: Share (0 to 1) of the whole run that is behind it.
+        message: What is being done.
+        done: Nothing more comes of this study.
+        failure: Why it gave no result, if so.
+    """
+
+    study: str
+    fraction: float
+    message: str
+    done: bool = False
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class BatchOutcome:
+    """What a run left behind: names of studies, by how they ended."""
+
+    root: Path
+    finished: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    started: datetime
+
+    @property
+    def wrote_tables(self) -> bool:
+        """Whether there are tables over all studies: not where the only study failed."""
+        return bool(self.finished or self.skipped or len(self.failures) > 1)
+
+    @property
+    def exit_code(self) -> int:
+        """0; the failure's own code where the only study failed; 5 where part of a batch did."""
+        if not self.failures:
+            return 0
+        return PARTLY_FAILED if self.wrote_tables else self.failures[0].exit_code
+
+
+@dataclass(frozen=True)
+class _Task:
+    study: str
+    source: Path
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every study of a run needs to know."""
+
+    folder: ResultsFolder
+    settings: Settings
+    options: BatchOptions
+
+
+def run_batch(
+    inputs: Sequence[Path], output: Path, *, settings: Settings, options: BatchOptions | None = None
+) -> Iterator[BatchProgress | BatchOutcome]:
+    """Analyse studies and write a folder of results; yields progress, and the `BatchOutcome` at last.
+
+    Args:
+        inputs: Studies, or folders of studies.
+        output: Folder for the results, see `store.py`.
+        settings: Choices of the analysis.
+        options: Choices of the run.
+
+    Raises:
+        OutputFolderError: The folder holds something that must not be touched.
+        WeightsError, DeviceError: No study can be analysed. Nothing was written.
+        OutputError: The disk is full or refuses to be written. Finished studies are kept.
+    """
+    started = datetime.now(timezone.utc)
+    options = options or BatchOptions()
+    run = _Run(ResultsFolder(output, options.existing), settings, options)
+    run.folder.check()
+    tasks, failures = _tasks(inputs)
+    skipped = [task.study for task in tasks if options.existing is ExistingResults.RESUME and run.folder.is_complete(task.study)]
+    finished: list[str] = []
+    for step in _analyse_all(run, [task for task in tasks if task.study not in skipped]):
+        if step.failure:
+            failures.append(step.failure)
+        elif step.done:
+            finished.append(step.study)
+        behind = len(skipped) + len(finished) + len(failures) + (0 if step.done else step.fraction)
+        yield replace(step, fraction=behind / max(1, len(tasks) + len(failures)))
+        if step.failure and options.fail_fast:
+            break
+    outcome = BatchOutcome(output, tuple(finished), tuple(skipped), tuple(failures), started)
+    if outcome.wrote_tables:
+        write_run(run, outcome)
+    yield outcome
+
+
+def _tasks(inputs: Sequence[Path]) -> tuple[list[_Task], list[Failure]]:
+    """The studies that the inputs hold, and the inputs that hold none."""
+    sources: list[Path] = []
+    failures: list[Failure] = []
+    for given in inputs:
+        try:
+            sources += [found.path for found in find_studies(given) if found.path not in sources]
+        except SpineError as error:
+            failures.append(_failure(_Task(given.name, given), error))
+    return [_Task(name, source) for name, source in zip(study_names(sources), sources, strict=True)], failures
+
+
+def _analyse_all(run: _Run, tasks: Sequence[_Task]) -> Iterator[BatchProgress]:
+    if not tasks:
+        return
+    from monai_spine.models import check_models
+
+    check_models(run.settings.bundles, device=run.settings.device)
+    if run.options.jobs > 1 and len(tasks) > 1:
+        yield from _analyse_in_processes(run, tasks)
+    else:
+        for task in tasks:
+            yield from _analyse(run, task)
+
+
+def _analyse(run: _Run, task: _Task) -> Iterator[BatchProgress]:
+    """One study, from its files to its folder of results. Only what would stop every study is raised."""
+    from monai_spine.models import load_models
+    from monai_spine.pipeline import Analysis, analyze_study
+    from monai_spine.report import write_result
+
+    try:
+        models = load_models(run.settings.bundles, device=run.settings.device)
+        for step in analyze_study(task.source, models=models, settings=run.settings):
+            if isinstance(step, Analysis):
+                write_result(step.result, step.images, run.folder.folder(task.study), formats=run.options.formats)
+            else:
+                yield BatchProgress(task.study, step.fraction, step.message)
+        yield BatchProgress(task.study, 1.0, "done", done=True)
+    except Exception as error:
+        if isinstance(error, WeightsError | DeviceError) or _disk_is_at_fault(error):
+            raise
+        yield BatchProgress(task.study, 1.0, "failed", done=True, failure=_failure(task, error))
+
+
+def _disk_is_at_fault(error: Exception) -> bool:
+    """A full or read-only disk stops the run: every other study would meet it too."""
+    return isinstance(error, OutputError) and isinstance(error.__cause__, OSError)
+
+
+def _analyse_in_processes(run: _Run, tasks: Sequence[_Task]) -> Iterator[BatchProgress]:
+    jobs = min(run.options.jobs, len(tasks))
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_share_cores, initargs=(jobs,)) as pool:
+        futures = [pool.submit(_last_step, run, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _last_step(run: _Run, task: _Task) -> BatchProgress:
+    """What a worker process does with a study; `load_models` keeps its models for the next one."""
+    return list(_analyse(run, task))[-1]
+
+
+def _share_cores(jobs: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def _failure(task: _Task, error: Exception) -> Failure:
+    if isinstance(error, SpineError):
+        return Failure(task.study, str(task.source), type(error).__name__, str(error), error.exit_code)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    message = f"Unexpected {type(error).__name__}: {error} ({where}). This is a fault in monai_spine."
+    return Failure(task.study, str(task.source), type(error).__name__, message, SpineError.exit_code)

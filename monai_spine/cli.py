@@ -1,0 +1,291 @@
+"""The command line. Everything heavy is imported inside the command that needs it, so that `--help` answers at once.
+
+Exit codes: 0 ok · 1 internal · 2 usage · 3 study unusable · 4 weights · 5 part of a batch failed.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from monai_spine import __version__
+from monai_spine.anatomy import LEVELS
+from monai_spine.errors import SpineError
+
+if TYPE_CHECKING:
+    from monai_spine.settings import Settings
+    from monai_spine.store import ExistingResults
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+FORMATS = ("json", "csv", "html", "png", "seg", "sr", "nifti")
+DEFAULT_FORMATS = "json,csv,html,png"
+
+
+class UsageError(SpineError):
+    """The options contradict each other or cannot be read."""
+
+    exit_code = 2
+
+
+class _Group(TyperGroup):
+    """Turns what went wrong into one message and the exit code that belongs to it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SpineError as error:
+            _fail(ctx, error, str(error), error.exit_code)
+        except KeyboardInterrupt as error:
+            _fail(ctx, error, "Interrupted. Finished studies are kept: analyze goes on with --resume.", INTERRUPTED)
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except Exception as error:
+            said = f"Unexpected {type(error).__name__}: {error}. This is a fault in monai_spine: add --debug for the traceback."
+            _fail(ctx, error, said, 1)
+
+
+def _fail(ctx: Any, error: BaseException, message: str, code: int) -> None:
+    if ctx.meta.get("debug"):
+        traceback.print_exception(error, file=sys.stderr)
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _remember_debug(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta["debug"] = value
+    return value
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"monai_spine {__version__}")
+        raise typer.Exit
+
+
+def _group(help_text: str, name: str | None = None) -> typer.Typer:
+    return typer.Typer(cls=_Group, name=name, no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text)
+
+
+app = _group("Graded findings from lumbar spine MRI. For research use, not for diagnosis.", "monai-spine")
+prepare_app = _group("Write a data set in the layout that training reads.")
+weights_app = _group("List the bundles and check their weights.")
+app.add_typer(prepare_app, name="prepare")
+app.add_typer(weights_app, name="weights")
+
+Debug = Annotated[bool, typer.Option("--debug", callback=_remember_debug, help="Print a traceback when something fails.")]
+Bundles = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="MONAI_SPINE_BUNDLES", show_envvar=True, help="Folder that holds the bundles. Default: the ones that came along."
+    ),
+]
+BundleNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Bundles to check. Default: all.")]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.")]
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="INPUT...", help="Studies: DICOM folders, zips, NIfTI files; or a folder of studies.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for what is written.")]
+SeriesChoice = Annotated[
+    list[str] | None,
+    typer.Option("--series", metavar="ROLE=UID", help="Take this series for a role, e.g. sagittal_t2=1.2.3. Repeatable."),
+]
+NiftiRole = Annotated[
+    str | None,
+    typer.Option("--role", help="What a NIfTI file shows: sagittal_t1, sagittal_t2 or axial_t2. Default: an unknown sagittal."),
+]
+SeriesTable = Annotated[
+    Path | None, typer.Option("--series-table", help="Table of the RSNA 2024 challenge with a description for each series.")
+]
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Graded findings from lumbar spine MRI. For research use, not for diagnosis."""
+
+
+@app.command(no_args_is_help=True)
+def analyze(
+    inputs: Inputs,
+    output: Output,
+    formats: Annotated[str, typer.Option(help="Of json, csv, html, png, seg, sr, nifti, joined by commas.")] = DEFAULT_FORMATS,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    bundles: Bundles = None,
+    series: SeriesChoice = None,
+    series_table: SeriesTable = None,
+    role: NiftiRole = None,
+    levels: Annotated[str | None, typer.Option(help="Grade these levels only, e.g. L4/L5,L5/S1.")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Studies at a time, each in a process with its own models.")
+    ] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip studies that are finished in OUTPUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in OUTPUT.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first study that fails.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Find the levels of lumbar studies, grade them, and write a report for each."""
+    from monai_spine.batch import BatchOptions, run_batch
+    from monai_spine.console import print_outcome, show_run
+
+    settings = _settings(device=device, bundles=bundles, role=role, levels=levels, series=series, series_table=series_table)
+    options = BatchOptions(formats=_formats(formats), existing=_existing(resume, overwrite), jobs=jobs, fail_fast=fail_fast)
+    outcome = show_run(run_batch(inputs, output, settings=settings, options=options), quiet=quiet)
+    print_outcome(outcome, quiet=quiet)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command(no_args_is_help=True)
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A study.")],
+    series: SeriesChoice = None,
+    series_table: SeriesTable = None,
+    role: NiftiRole = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the series of a study with their roles and the reasons. No image is read and no network is loaded."""
+    from monai_spine.listings import role_lines, roles_json
+    from monai_spine.series import assign_roles
+    from monai_spine.study import open_study
+
+    choices = _settings(series=series, series_table=series_table, role=role)
+    with open_study(source) as study:
+        roles = assign_roles(study, chosen=choices.series, table=choices.descriptions, nifti_role=choices.nifti_role)
+        typer.echo(roles_json(study, roles) if as_json else "\n".join(role_lines(study, roles)))
+
+
+@app.command(no_args_is_help=True)
+def phantom(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the studies.")],
+    studies: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    tables: Annotated[Path | None, typer.Option(help="Tables of the RSNA 2024 challenge whose studies are drawn.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Simulate lumbar studies as DICOM, with the tables that go with them. They show no patient."""
+    from monai_spine.console import progress_reporter
+    from monai_spine.phantom import write_phantom_studies
+
+    with progress_reporter(quiet=quiet) as reporter:
+        write_phantom_studies(output, studies=studies, seed=seed, tables=tables)
+    typer.echo(f"{output}: {studies} simulated studies")
+
+
+@app.command(no_args_is_help=True)
+def evaluate(
+    solution: Annotated[Path, typer.Option(help="Labels: train.csv, or a solution in the long form.")],
+    submission: Annotated[Path, typer.Option(help="Predictions: row_id, normal_mild, moderate, severe.")],
+    calibration: Annotated[bool, typer.Option("--calibration", help="Print how far probabilities and shares agree.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Score predictions as the RSNA 2024 challenge does. Lower is better."""
+    from monai_spine.evaluation import evaluate_tables, format_evaluation
+
+    typer.echo(format_evaluation(evaluate_tables(solution, submission, calibration=calibration)))
+
+
+@app.command()
+def info(bundles: Bundles = None, debug: Debug = False) -> None:
+    """Print the versions, the devices and the bundles that are there."""
+    from monai_spine.listings import info_lines
+
+    typer.echo("\n".join(info_lines(bundles)))
+
+
+@weights_app.command("list")
+def weights_list(bundles: Bundles = None, debug: Debug = False) -> None:
+    """List the bundles and what their weights were trained on."""
+    from monai_spine.listings import bundle_lines
+
+    typer.echo("\n".join(bundle_lines(bundles)))
+
+
+@weights_app.command("verify")
+def weights_verify(names: BundleNames = None, bundles: Bundles = None, debug: Debug = False) -> None:
+    """Check that the weights are those that the bundles' metadata name."""
+    from monai_spine.listings import verified_lines
+
+    typer.echo("\n".join(verified_lines(bundles, names or ())))
+
+
+@weights_app.command("record", no_args_is_help=True)
+def weights_record(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    debug: Debug = False,
+) -> None:
+    """Write the hashes of weights that you have trained yourself into the bundle's metadata."""
+    from monai_spine.weights import record_weights
+
+    typer.echo("\n".join(f"{bundle / name}: sha256 {digest[:12]}…" for name, digest in record_weights(bundle).items()))
+
+
+@prepare_app.command("lumbar_volumes", no_args_is_help=True)
+def prepare_lumbar_volumes(data: Data, output: Output, debug: Debug = False) -> None:
+    """Real sagittal volumes with label maps, for the localiser."""
+    from monai_spine.studies import lumbar_volumes
+
+    typer.echo(lumbar_volumes.prepare(data, output))
+
+
+@prepare_app.command("phantom", no_args_is_help=True)
+def prepare_phantom(data: Data, output: Output, debug: Debug = False) -> None:
+    """Simulated studies, as `monai-spine phantom` writes them."""
+    from monai_spine.studies import phantom as phantom_studies
+
+    typer.echo(phantom_studies.prepare(data, output))
+
+
+def _settings(
+    *,
+    device: str = "auto",
+    bundles: Path | None = None,
+    role: str | None = None,
+    levels: str | None = None,
+    series: list[str] | None = None,
+    series_table: Path | None = None,
+) -> Settings:
+    from monai_spine import settings
+
+    return settings.Settings(
+        device=device,
+        bundles=bundles,
+        series=settings.parse_series(series or ()),
+        descriptions=settings.read_descriptions(series_table) if series_table else {},
+        nifti_role=settings.parse_role(role) if role else None,
+        levels=settings.parse_levels(levels) if levels else LEVELS,
+    )
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
+    strange = [name for name in wanted if name not in FORMATS]
+    if strange or not wanted:
+        raise UsageError(f"--formats {strange[0] if strange else text!r} is unknown. Choose from: {', '.join(FORMATS)}.")
+    return wanted
+
+
+def _existing(resume: bool, overwrite: bool) -> ExistingResults:
+    from monai_spine.store import ExistingResults
+
+    if resume and overwrite:
+        raise UsageError("--resume keeps what is finished, --overwrite replaces it. Give one of them.")
+    if resume:
+        return ExistingResults.RESUME
+    return ExistingResults.OVERWRITE if overwrite else ExistingResults.REFUSE
+
+
+def main() -> None:
+    """Entry point of `monai-spine`."""
+    app()

@@ -1,0 +1,105 @@
+"""What the command line says while it works: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from monai_spine.batch import BatchOutcome, BatchProgress
+
+__all__ = ["Reporter", "print_outcome", "progress_reporter", "show_run"]
+
+SHOWN_FAILURES = 10
+
+
+class Reporter(Protocol):
+    """Takes what a run has to say."""
+
+    def step(self, fraction: float, message: str) -> None:
+        """What is being done now, and the share of the whole run (0 to 1) that is behind it."""
+
+    def line(self, message: str) -> None:
+        """Something that stays on the screen."""
+
+
+class _Quiet:
+    def step(self, fraction: float, message: str) -> None:
+        pass
+
+    def line(self, message: str) -> None:
+        pass
+
+
+class _Plain:
+    """Each new message once, on standard error."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def step(self, fraction: float, message: str) -> None:
+        if message != self._last:
+            self._last = message
+            self.line(f"[{fraction:4.0%}] {message}")
+
+    def line(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_reporter(*, quiet: bool = False) -> Iterator[Reporter]:
+    """A reporter that fits standard error: none if quiet, a bar on a terminal, otherwise plain lines."""
+    if quiet:
+        yield _Quiet()
+    elif sys.stderr.isatty():
+        with _bar() as reporter:
+            yield reporter
+    else:
+        yield _Plain()
+
+
+@contextmanager
+def _bar() -> Iterator[Reporter]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    percent, what = TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}")
+    columns = (BarColumn(bar_width=30), percent, TimeElapsedColumn(), what)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+
+        class _Bar:
+            def step(self, fraction: float, message: str) -> None:
+                progress.update(task, completed=fraction, description=message)
+
+            def line(self, message: str) -> None:
+                progress.console.print(message, markup=False, highlight=False)
+
+        yield _Bar()
+
+
+def show_run(steps: Iterable[BatchProgress | BatchOutcome], *, quiet: bool = False) -> BatchOutcome:
+    """Follow a run to its end; a failure stays on the screen."""
+    from monai_spine.batch import BatchOutcome
+
+    with progress_reporter(quiet=quiet) as reporter:
+        for step in steps:
+            if isinstance(step, BatchOutcome):
+                return step
+            reporter.step(step.fraction, f"{step.study}: {step.message}")
+            if step.failure:
+                reporter.line(f"{step.study}: {step.failure.message}")
+    raise RuntimeError("The run ended without an outcome.")
+
+
+def print_outcome(outcome: BatchOutcome, *, quiet: bool = False) -> None:
+    """What was finished, what failed and why, and where the results lie."""
+    for failure in outcome.failures[:SHOWN_FAILURES]:
+        print(f"Error: {failure.source}: {failure.message}", file=sys.stderr)
+    if len(outcome.failures) > SHOWN_FAILURES:
+        print(f"… and {len(outcome.failures) - SHOWN_FAILURES} more, see failures.csv", file=sys.stderr)
+    if outcome.wrote_tables and not quiet:
+        skipped = f", {len(outcome.skipped)} were there already" if outcome.skipped else ""
+        print(f"{len(outcome.finished)} studies analysed, {len(outcome.failures)} failed{skipped}: {outcome.root / 'index.html'}")

@@ -1,0 +1,65 @@
+"""The bundles that an analysis needs, loaded once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from monai_spine.anatomy import Condition
+from monai_spine.device import resolve_device
+from monai_spine.grades import Grader, load_grader
+from monai_spine.weights import Bundle, find_bundle, verify_bundle
+
+__all__ = ["GRADERS", "LOCALIZER", "Models", "check_models", "load_models"]
+
+LOCALIZER = "lumbar_level_localization"
+GRADERS: Mapping[Condition, str] = {condition: f"{condition.slug}_grading" for condition in Condition}
+"""Names of the bundles: whoever puts another one with the same outputs under such a name needs no code."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The localiser and one grader per condition, ready to run on one device."""
+
+    localizer: Bundle
+    localizer_network: Any = field(repr=False)
+    graders: Mapping[Condition, Grader]
+    device: str
+
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """Where they come from: the localiser first."""
+        return (self.localizer, *(grader.bundle for grader in self.graders.values()))
+
+
+@lru_cache(maxsize=2)
+def load_models(folder: Path | None = None, *, device: str = "auto") -> Models:
+    """Load all bundles; a second call in the same process gives the same models.
+
+    Args:
+        folder: Folder of bundles; see `weights.bundle_folder`.
+        device: See `resolve_device`.
+
+    Raises:
+        DeviceError: The device is not there.
+        WeightsError: A bundle is missing, altered, or cannot be run.
+    """
+    place = resolve_device(device)
+    graders = {condition: load_grader(find_bundle(name, folder), place) for condition, name in GRADERS.items()}
+    localizer = find_bundle(LOCALIZER, folder)
+    return Models(localizer, localizer.network(place), graders, place)
+
+
+def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
+    """Find what `load_models` would refuse, without loading it: for a run whose worker processes load their own.
+
+    Raises:
+        DeviceError: The device is not there.
+        WeightsError: A bundle is missing or altered.
+    """
+    resolve_device(device)
+    for name in (LOCALIZER, *GRADERS.values()):
+        verify_bundle(find_bundle(name, folder))

@@ -1,0 +1,103 @@
+"""Bundles for tests of what surrounds the networks: a localiser that draws the same column into any scan, and untrained graders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_spine.anatomy import LEVELS, Condition
+from monai_spine.models import GRADERS, LOCALIZER
+from monai_spine.weights import record_weights
+
+DISC_STEP = 9
+"""Voxels of 4 mm from one drawn disc to the next."""
+
+
+class DrawnColumn(torch.nn.Module):
+    """Logits (B, 16, R, A, S) of a straight column in the middle of the grid, whatever the image shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.height = torch.nn.Parameter(torch.tensor(6.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        r, a, s = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in image.shape[2:])
+        grid = torch.meshgrid(r, a, s, indexing="ij")
+        heights = [DISC_STEP * (2 - number) for number in range(5)]
+        discs = [self._blob(grid, 0, height) for height in heights]
+        canals = [self._blob(grid, -6, height) for height in heights]
+        bodies = [self._blob(grid, 0, 2.5 * DISC_STEP - DISC_STEP * number, 9.0) for number in range(6)]
+        return torch.stack([*discs, *canals, *bodies])[None]
+
+    def _blob(self, grid: tuple[torch.Tensor, ...], a: float, s: float, width: float = 2.0) -> torch.Tensor:
+        distance = grid[0] ** 2 + (grid[1] - a) ** 2 + (grid[2] - s) ** 2
+        return self.height * (2 * torch.exp(-distance / (2 * width)) - 1)
+
+
+def write_bundles(folder: Path) -> Path:
+    """Write the four bundles that an analysis needs. Returns `folder`."""
+    _write(folder / LOCALIZER, _localizer(), DrawnColumn(), "simulated")
+    for condition, name in GRADERS.items():
+        torch.manual_seed(0)
+        config = _grader(condition)
+        _write(folder / name, config, _densenet(config["network_def"]), "simulated")
+    return folder
+
+
+def _densenet(definition: dict[str, Any]) -> torch.nn.Module:
+    from monai.networks.nets import DenseNet
+
+    return DenseNet(**{key: value for key, value in definition.items() if key != "_target_"})
+
+
+def _write(root: Path, config: dict[str, Any], network: torch.nn.Module, training_data: str) -> None:
+    for part in ("configs", "models"):
+        (root / part).mkdir(parents=True)
+    notice = f"{root.name}: a stand-in for tests."
+    metadata = {"version": "0.0.1", "training_data": training_data, "notice": notice}
+    (root / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    torch.save(network.state_dict(), root / "models" / "model.pt")
+    record_weights(root)
+
+
+def _localizer() -> dict[str, Any]:
+    return {
+        "network_def": {"_target_": "tiny_bundles.DrawnColumn"},
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None}],
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]},
+    }
+
+
+def _grader(condition: Condition) -> dict[str, Any]:
+    axial = condition is Condition.SUBARTICULAR_STENOSIS
+    role = {
+        Condition.SPINAL_CANAL_STENOSIS: "sagittal_t2",
+        Condition.NEURAL_FORAMINAL_NARROWING: "sagittal_t1",
+        Condition.SUBARTICULAR_STENOSIS: "axial_t2",
+    }[condition]
+    return {
+        "condition": condition.value,
+        "crop": {
+            "role": role,
+            "size_mm": [32, 32, 16] if axial else [16, 32, 32],
+            "shape": [16, 16, 4] if axial else [4, 16, 16],
+            "mirror_right": condition is not Condition.SPINAL_CANAL_STENOSIS,
+            "offset_mm": {level.label: [0.0 if not axial else 4.0, 0.0, 0.0] for level in LEVELS},
+            "min_coverage": 0.3,
+        },
+        "network_def": {
+            "_target_": "DenseNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 3,
+            "init_features": 4, "growth_rate": 2, "block_config": [1],
+        },
+        "preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "NormalizeIntensityd", "keys": "image"}]},
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}]},
+    }  # fmt: skip
