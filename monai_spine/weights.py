@@ -18,7 +18,17 @@ from typing import Any
 
 from monai_spine.errors import WeightsError
 
-__all__ = ["WEIGHT_FILES", "Bundle", "bundle_folder", "find_bundle", "find_bundles", "record_weights", "verify_bundle"]
+__all__ = [
+    "WEIGHT_FILES",
+    "Bundle",
+    "bundle_folder",
+    "bundle_root",
+    "find_bundle",
+    "find_bundles",
+    "metadata_text",
+    "record_weights",
+    "verify_bundle",
+]
 
 WEIGHT_FILES = ("models/model.pt", "models/model.ts")
 """The state dict and its TorchScript export, relative to a bundle."""
@@ -195,8 +205,7 @@ def record_weights(root: Path | str) -> dict[str, str]:
     hashes = {name: hashlib.sha256((bundle.root / name).read_bytes()).hexdigest() for name in present}
     path = bundle.root / "configs" / "metadata.json"
     beside = path.with_suffix(".json.part")
-    text = json.dumps({**bundle.metadata, "weights_sha256": hashes}, indent=4, ensure_ascii=False) + "\n"
-    beside.write_text(text, encoding="utf-8")
+    beside.write_text(metadata_text({**bundle.metadata, "weights_sha256": hashes}), encoding="utf-8")
     beside.replace(path)
     return hashes
 
@@ -228,3 +237,18 @@ def _verified_bytes(bundle: Bundle, name: str) -> bytes:
             f"{stated[:12]}…. Restore the file; if you trained it yourself, run `monai-spine weights record`."
         )
     return contents
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """A bundle's metadata as they are written to `metadata.json`."""
+    return json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"
+
+
+def bundle_root(name: str) -> str:
+    """The folder of a bundle for its own configs: the working directory where that is a bundle, otherwise `find_bundle`.
+
+    Raises:
+        WeightsError: There is no bundle of this name.
+    """
+    here = Path.cwd()
+    return str(here if (here / "configs" / "metadata.json").is_file() else find_bundle(name).root)

@@ -1,0 +1,50 @@
+"""Random changes of intensity, quick enough not to keep the network waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+__all__ = ["RandIntensityd"]
+
+
+class RandIntensityd:
+    """Scale, shift, bend and blur with noise the intensities of a crop that was normalised to mean 0 and deviation 1.
+
+    Each strength is drawn evenly between minus and plus its limit (noise: between 0 and the limit).
+
+    Args:
+        key: The image, a tensor.
+        contrast: Limit of the share by which intensities are scaled.
+        brightness: Limit of the shift, in deviations.
+        gamma: Limit of the exponent's logarithm, applied to the size of an intensity and keeping its sign.
+        noise: Limit of the added noise's deviation.
+        seed: Of the random numbers.
+    """
+
+    def __init__(
+        self,
+        key: str = "image",
+        *,
+        contrast: float = 0.2,
+        brightness: float = 0.2,
+        gamma: float = 0.2,
+        noise: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        self.key = key
+        self.limits = torch.tensor([contrast, brightness, gamma])
+        self.noise = noise
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        image = data[self.key]
+        drawn = (torch.rand(3, generator=self._generator) * 2 - 1) * self.limits
+        deviation = float(torch.rand((), generator=self._generator)) * self.noise
+        bent = image.sign() * image.abs().pow(float(drawn[2].exp()))
+        changed = bent * (1 + float(drawn[0])) + float(drawn[1])
+        if deviation > 0:
+            changed = changed + deviation * torch.randn(image.shape, generator=self._generator)
+        return {**data, self.key: changed}

@@ -1,0 +1,223 @@
+"""Write the three grading bundles from the one template in `tools/grading_bundle`.
+
+    python tools/build_bundles.py [--check]
+
+With `--check` nothing is written; files that differ from the template are listed, and the exit code is 1 if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from monai_spine.anatomy import Condition, Level
+from monai_spine.geometry import Triple
+from monai_spine.placement import CANAL_OFFSET_MM, FORAMINAL_OFFSET_MM, SUBARTICULAR_OFFSET_MM
+from monai_spine.weights import WEIGHT_FILES, metadata_text
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TEMPLATE = Path(__file__).resolve().parent / "grading_bundle"
+TEMPLATE_FILES = (
+    "configs/metadata.json",
+    "configs/train.json",
+    "configs/evaluate.json",
+    "configs/inference.json",
+    "configs/multi_gpu_train.json",
+    "configs/logging.conf",
+    "docs/README.md",
+    "docs/data_license.txt",
+)
+
+
+@dataclass(frozen=True)
+class GradingBundle:
+    """What one grading bundle differs in from the others.
+
+    Attributes:
+        condition: What it grades.
+        role: Kind of series, as in `series.Role`.
+        size_mm: Edges of the crop along R, A, S.
+        shape: Voxels of the crop along R, A, S.
+        offset_mm: Per level: outwards, to the front, to the head of the canal's centre.
+        shift_mm: Largest random shift in training along R, A, S.
+        thin_axis: The axis across the slices.
+        where: Where the crop is centred, in words.
+    """
+
+    condition: Condition
+    role: str
+    size_mm: Triple
+    shape: tuple[int, int, int]
+    offset_mm: Mapping[Level, Triple]
+    shift_mm: Triple
+    thin_axis: int
+    where: str
+    epochs: int = 20
+
+    @property
+    def name(self) -> str:
+        return f"{self.condition.slug}_grading"
+
+    @property
+    def has_side(self) -> bool:
+        return len(self.condition.sides) > 1
+
+    def crop(self) -> dict[str, Any]:
+        """The crop section of `train.json` and `inference.json`."""
+        return {
+            "role": self.role,
+            "size_mm": self.size_mm,
+            "shape": self.shape,
+            "mirror_right": self.has_side,
+            "on_slice": self.role == "axial_t2",
+            "min_coverage": 0.5,
+            "offset_mm": {level.label: offset for level, offset in self.offset_mm.items()},
+        }
+
+    def jitter(self) -> dict[str, Any]:
+        return {"shift_mm": self.shift_mm, "rotation_deg": 10.0, "scale": 0.1, "flip": not self.has_side}
+
+    def network(self) -> dict[str, Any]:
+        """Group normalisation does not depend on the batch: training with several processes gives what one process gives."""
+        return {
+            "_target_": "DenseNet",
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": 3,
+            "init_features": 32,
+            "growth_rate": 16,
+            "block_config": [4, 4, 4],
+            "norm": ["group", {"num_groups": 8}],
+            "dropout_prob": "@dropout",
+        }
+
+    def variables(self, root: Path) -> dict[str, Any]:
+        """Everything that the template names."""
+        title = f"{self.condition.label.capitalize()} grading"
+        series = self.role.replace("_t", " T")
+        sides = "the right is mirrored onto the left; one network sees both" if self.has_side else "none"
+        return {
+            "name": self.name,
+            "title": title,
+            "task": f"Grade {self.condition.label} on lumbar MRI",
+            "description": f"Grades {self.condition.label} as Normal/Mild, Moderate or Severe, on one crop of a {series} series "
+            f"per {'side and level' if self.has_side else 'level'}.",
+            "image_classes": f"one channel: a crop of a {series} series, normalised to mean 0 and deviation 1",
+            "condition": self.condition.slug,
+            "part": self.condition.score_group,
+            "series": series,
+            "where": self.where,
+            "sides": sides,
+            "size_text": " × ".join(f"{edge:g}" for edge in self.size_mm),
+            "shape_text": " × ".join(str(size) for size in self.shape),
+            "epochs": self.epochs,
+            "thin_axis": self.thin_axis,
+            "crop": _block(self.crop()),
+            "jitter": _block(self.jitter()),
+            "network": _block(self.network()),
+            "shape": json.dumps(self.shape),
+            "weights_sha256": _block(_hashes(root)),
+        }
+
+
+BUNDLES: tuple[GradingBundle, ...] = (
+    GradingBundle(
+        condition=Condition.SPINAL_CANAL_STENOSIS,
+        role="sagittal_t2",
+        size_mm=(28.0, 44.0, 44.0),
+        shape=(16, 64, 64),
+        offset_mm=CANAL_OFFSET_MM,
+        shift_mm=(2.0, 3.0, 3.0),
+        thin_axis=0,
+        where="the centre of the canal at the height of the disc",
+    ),
+    GradingBundle(
+        condition=Condition.NEURAL_FORAMINAL_NARROWING,
+        role="sagittal_t1",
+        size_mm=(24.0, 44.0, 44.0),
+        shape=(16, 64, 64),
+        offset_mm=FORAMINAL_OFFSET_MM,
+        shift_mm=(3.0, 3.0, 3.0),
+        thin_axis=0,
+        where="the foramen: 15 mm (L1/L2) to 18 mm (L5/S1) to the side of the canal's centre, in front of it and above",
+    ),
+    GradingBundle(
+        condition=Condition.SUBARTICULAR_STENOSIS,
+        role="axial_t2",
+        size_mm=(44.0, 44.0, 20.0),
+        shape=(64, 64, 16),
+        offset_mm=SUBARTICULAR_OFFSET_MM,
+        shift_mm=(3.0, 3.0, 2.0),
+        thin_axis=2,
+        where="9 mm to the side of the canal's centre, on the nearest slice of the block that covers it best",
+    ),
+)
+"""The grading bundles of this repository."""
+
+
+def rendered(bundle: GradingBundle, root: Path) -> dict[str, str]:
+    """Every templated file of a bundle, by its path in the bundle.
+
+    Args:
+        bundle: What to write.
+        root: Folder of the bundle, whose weight files are hashed.
+    """
+    environment = Environment(loader=FileSystemLoader(TEMPLATE), undefined=StrictUndefined, keep_trailing_newline=True)
+    variables = bundle.variables(root)
+    texts = {name: environment.get_template(name).render(variables) for name in TEMPLATE_FILES}
+    texts["configs/metadata.json"] = metadata_text(json.loads(texts["configs/metadata.json"]))
+    return {**texts, "LICENSE": (REPOSITORY / "LICENSE").read_text(encoding="utf-8"), "models/.gitkeep": ""}
+
+
+def drifted(folder: Path) -> list[str]:
+    """Paths in a folder of bundles whose files are not what the template gives."""
+    return [
+        f"{bundle.name}/{name}"
+        for bundle in BUNDLES
+        for name, text in rendered(bundle, folder / bundle.name).items()
+        if not (folder / bundle.name / name).is_file() or (folder / bundle.name / name).read_text(encoding="utf-8") != text
+    ]
+
+
+def write_bundles(folder: Path) -> None:
+    """Write all grading bundles into a folder; their weights are left as they are."""
+    for bundle in BUNDLES:
+        for name, text in rendered(bundle, folder / bundle.name).items():
+            path = folder / bundle.name / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
+def _block(value: Any) -> str:
+    """JSON that is indented to stand as a value one level deep; short lists stay on one line."""
+    entries = [f"        {json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items()]
+    return "{\n" + ",\n".join(entries) + "\n    }" if entries else "{}"
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    present = [name for name in WEIGHT_FILES if (root / name).is_file()]
+    return {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in present}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, list what differs")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "bundles", help="folder of bundles")
+    arguments = parser.parse_args()
+    if not arguments.check:
+        write_bundles(arguments.folder)
+        return 0
+    differing = drifted(arguments.folder)
+    print("\n".join(differing))
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
