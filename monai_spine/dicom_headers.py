@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeAlias
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
+from monai_spine.dicom_elements import Elements, read_elements
 from monai_spine.errors import UnreadableInputError, VolumeGeometryError
-from monai_spine.instances import Frame, Instance, Tags
+from monai_spine.instances import Frame, Instance, PixelLayout, Tags
 from monai_spine.mosaic import mosaic_tiles
 
-__all__ = ["NotAnImageError", "is_dicom", "read_instance", "read_study_uid"]
+__all__ = ["NotAnImageError", "read_instance", "read_study_uid"]
 
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _MODALITY_OF_CLASS = {
@@ -25,72 +27,31 @@ _MODALITY_OF_CLASS = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "CT",
 }
-_KEYWORDS = [
-    "SpecificCharacterSet",
-    "ImageType",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "Modality",
-    "PatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "ProtocolName",
-    "InstanceNumber",
-    "AcquisitionNumber",
-    "TemporalPositionIdentifier",
-    "StackID",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PixelSpacing",
-    "SliceThickness",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "EchoTime",
-    "RepetitionTime",
-    "InversionTime",
-    "ScanningSequence",
-    "SequenceVariant",
-    "SequenceName",
-    "PulseSequenceName",
-    "ScanOptions",
-    "ContrastBolusAgent",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "BitsAllocated",
-    "BitsStored",
-    "PixelRepresentation",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-]
-_READ_FAILURES = (InvalidDicomError, AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, NotImplementedError)
+_NAMES = """
+    SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality PatientID StudyInstanceUID SeriesInstanceUID
+    SeriesNumber SeriesDescription ProtocolName InstanceNumber AcquisitionNumber TemporalPositionIdentifier StackID Rows
+    Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation PixelSpacing SliceThickness ImagePositionPatient
+    ImageOrientationPatient EchoTime RepetitionTime InversionTime ScanningSequence SequenceVariant SequenceName
+    PulseSequenceName ScanOptions ContrastBolusAgent RescaleSlope RescaleIntercept BitsAllocated BitsStored
+    PixelRepresentation
+"""
+_KEYWORDS = {int(Tag(name)): name for name in _NAMES.split()}
+_SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_Header: TypeAlias = "Elements | Dataset"
+_READ_FAILURES = (InvalidDicomError, AttributeError, EOFError, LookupError, OSError, TypeError, ValueError, NotImplementedError)
 
 
 class NotAnImageError(UnreadableInputError):
     """A file of the folder that is no DICOM image; the message is the reason why it was set aside."""
 
 
-def is_dicom(stream: BinaryIO) -> bool:
-    """True where a file starts as DICOM does: `DICM` after 128 bytes, or at once with a tag of group 0002 or 0008."""
-    start = stream.read(132)
-    stream.seek(0)
-    return start[128:] == b"DICM" or (start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) == 132)
-
-
 def read_study_uid(path: Path) -> str | None:
     """The StudyInstanceUID of one file, or None where it is no DICOM image."""
     try:
-        with path.open("rb") as stream:
-            if not is_dicom(stream):
-                return None
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "Rows"], force=True)
-            return str(header.get("StudyInstanceUID", "")) if "Rows" in header else None
+        elements = read_elements(path, {0x0020000D: "StudyInstanceUID", 0x00280010: "Rows"})
     except _READ_FAILURES:
         return None
+    return None if elements is None or not elements.get("Rows") else _text(elements, "StudyInstanceUID")
 
 
 def read_instance(path: Path) -> Instance:
@@ -110,6 +71,7 @@ def read_instance(path: Path) -> Instance:
         study_instance_uid=_text(header, "StudyInstanceUID"),
         patient_id=_text(header, "PatientID"),
         tags=_tags(header),
+        pixels=_pixel_layout(header),
     )
     frames, tiles = _frames(path, header), 1
     if "MOSAIC" in shared.tags.image_type and len(frames) == 1:
@@ -117,33 +79,38 @@ def read_instance(path: Path) -> Instance:
     return replace(shared, frames=frames, tiles=tiles)
 
 
-def _read_header(path: Path) -> Dataset:
+def _read_header(path: Path) -> Elements:
     try:
-        with path.open("rb") as stream:
-            if not is_dicom(stream):
-                raise NotAnImageError("not DICOM: it lacks the mark of the format")
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_KEYWORDS, force=True)
+        header = read_elements(path, _KEYWORDS, sequences=_SEQUENCES)
     except _READ_FAILURES as error:
         raise NotAnImageError(f"its header cannot be read ({type(error).__name__}: {error})") from error
-    media_class = str(header.file_meta.get("MediaStorageSOPClassUID", "")) if hasattr(header, "file_meta") else ""
-    if media_class == _MEDIA_STORAGE_DIRECTORY:
+    if header is None:
+        raise NotAnImageError("not DICOM: it lacks the mark of the format")
+    if header.media_class == _MEDIA_STORAGE_DIRECTORY:
         raise NotAnImageError("a DICOMDIR: an index of files, no image")
     if not (header.get("Rows") and header.get("Columns")):
         raise NotAnImageError(
-            f"no image ({_text(header, 'Modality') or 'modality unknown'}): the header gives no rows and columns"
+            f"no image ({_text(header, 'Modality') or 'modality unknown'}): its header gives no rows and columns"
         )
-    if not header.get("Modality"):
-        header.Modality = _MODALITY_OF_CLASS.get(_text(header, "SOPClassUID") or media_class, "")
     return header
 
 
-def _tags(header: Dataset) -> Tags:
+def _pixel_layout(header: Elements) -> PixelLayout:
+    """How the pixels are stored; the offset only where they are plain numbers of 8 or 16 bits, and complete by the header."""
+    bits, frames = int(header.get("BitsAllocated") or 0), _integer(header, "NumberOfFrames") or 1
+    needed = int(header.get("Rows")) * int(header.get("Columns")) * frames * bits // 8
+    is_plain = bits in (8, 16) and header.get("SamplesPerPixel") == 1 and header.pixel_bytes >= needed
+    signed = bool(header.get("PixelRepresentation"))
+    return PixelLayout(header.pixel_offset if is_plain else None, bits, int(header.get("BitsStored") or bits), signed)
+
+
+def _tags(header: Elements) -> Tags:
     groups = _functional_groups(header, 0)
     echo = _number(_item(groups, "MREchoSequence"), "EffectiveEchoTime")
     repetition = _number(_item(groups, "MRTimingAndRelatedParametersSequence"), "RepetitionTime")
     inversion = _numbers(_item(groups, "MRModifierSequence"), "InversionTimes")
     return Tags(
-        modality=_text(header, "Modality"),
+        modality=_text(header, "Modality") or _MODALITY_OF_CLASS.get(_text(header, "SOPClassUID") or header.media_class, ""),
         number=_integer(header, "SeriesNumber"),
         description=_text(header, "SeriesDescription"),
         protocol=_text(header, "ProtocolName"),
@@ -159,21 +126,21 @@ def _tags(header: Dataset) -> Tags:
     )
 
 
-def _frames(path: Path, header: Dataset) -> tuple[Frame, ...]:
+def _frames(path: Path, header: Elements) -> tuple[Frame, ...]:
     """One frame of a classic instance, or all of an enhanced one (PS3.3 C.7.6.16)."""
     count = _integer(header, "NumberOfFrames") or 1
-    if count > 1 and "PerFrameFunctionalGroupsSequence" not in header:
+    if count > 1 and not header.sequences.get("PerFrameFunctionalGroupsSequence"):
         return tuple(replace(_frame(path, header, index, ()), position_lps_mm=None) for index in range(count))
     return tuple(_frame(path, header, index, _functional_groups(header, index)) for index in range(count))
 
 
-def _functional_groups(header: Dataset, index: int) -> tuple[Dataset, ...]:
+def _functional_groups(header: Elements, index: int) -> tuple[Dataset, ...]:
     """Where a frame's attributes may stand: its own groups first, then the shared ones."""
-    own, shared = header.get("PerFrameFunctionalGroupsSequence") or [], header.get("SharedFunctionalGroupsSequence") or []
+    shared, own = (header.sequences.get(keyword, []) for keyword in _SEQUENCES)
     return (*([own[index]] if index < len(own) else []), *shared[:1])
 
 
-def _frame(path: Path, header: Dataset, index: int, groups: Sequence[Dataset]) -> Frame:
+def _frame(path: Path, header: Elements, index: int, groups: Sequence[Dataset]) -> Frame:
     measures, content = _item(groups, "PixelMeasuresSequence"), _item(groups, "FrameContentSequence")
     values = _item(groups, "PixelValueTransformationSequence")
     spacing = _numbers(measures, "PixelSpacing") or _numbers(header, "PixelSpacing")
@@ -191,8 +158,8 @@ def _frame(path: Path, header: Dataset, index: int, groups: Sequence[Dataset]) -
         path=path,
         sop_instance_uid=_text(header, "SOPInstanceUID"),
         index=index,
-        rows=int(header.Rows),
-        columns=int(header.Columns),
+        rows=int(header.get("Rows")),
+        columns=int(header.get("Columns")),
         position_lps_mm=_exactly(position, 3),
         orientation=_exactly(cosines, 6),
         pixel_spacing_mm=_exactly(spacing, 2),
@@ -230,30 +197,31 @@ def _item(groups: Sequence[Dataset], keyword: str) -> Dataset:
     return Dataset()
 
 
-def _text(header: Dataset, keyword: str) -> str:
+def _text(header: _Header, keyword: str) -> str:
     return " ".join(_words(header, keyword))
 
 
-def _words(header: Dataset, keyword: str) -> tuple[str, ...]:
+def _words(header: _Header, keyword: str) -> tuple[str, ...]:
     value: Any = header.get(keyword)
     if value is None or value == "":
         return ()
-    several = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__")
-    return tuple(str(word).strip() for word in (value if several else [value]))
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split("\\"))
+    return tuple(str(word).strip() for word in (value if hasattr(value, "__iter__") else [value]))
 
 
-def _numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
+def _numbers(header: _Header, keyword: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in _words(header, keyword))
     except ValueError:
         return ()
 
 
-def _number(header: Dataset, keyword: str) -> float | None:
+def _number(header: _Header, keyword: str) -> float | None:
     return next(iter(_numbers(header, keyword)), None)
 
 
-def _integer(header: Dataset, keyword: str) -> int | None:
+def _integer(header: _Header, keyword: str) -> int | None:
     number = _number(header, keyword)
     return None if number is None else int(number)
 

@@ -8,30 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.tag import Tag
 
 from monai_spine.errors import UnreadableInputError
-from monai_spine.instances import Instance
-from monai_spine.mosaic import split_mosaic
+from monai_spine.instances import Instance, PixelLayout
+from monai_spine.mosaic import packed_shape, split_mosaic
 
 __all__ = ["read_pixels"]
 
-_KEYWORDS = [
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PlanarConfiguration",
-    "PixelData",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-]
+_NAMES = """
+    SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation
+    PlanarConfiguration PixelData FloatPixelData DoubleFloatPixelData ExtendedOffsetTable ExtendedOffsetTableLengths
+"""
+_TAGS = [Tag(name) for name in _NAMES.split()]
 _DECODING_FAILURES = (
     AttributeError,
     EOFError,
@@ -47,7 +36,7 @@ _DECODING_FAILURES = (
 )
 
 
-def read_pixels(instance: Instance) -> npt.NDArray[np.float32]:
+def read_pixels(instance: Instance) -> npt.NDArray[np.generic]:
     """Decode one file, whatever its transfer syntax.
 
     Stored values are turned into output units by each frame's rescale slope and intercept (PS3.3 C.11.1). MONOCHROME1, where
@@ -57,45 +46,62 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.float32]:
         instance: One DICOM file with its frames.
 
     Returns:
-        float32 of shape (frames, rows, columns), in the order of `instance.frames`.
+        Shape (frames, rows, columns), in the order of `instance.frames`: float32, or integers as stored where nothing
+        changes them.
 
     Raises:
         UnreadableInputError: The pixels are cut off, broken, in colour, or packed by a syntax for which there is no decoder.
     """
+    photometric = instance.tags.photometric_interpretation
+    if photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
+        raise UnreadableInputError(
+            f"{instance.path} is in colour ({photometric}): colours are no MR signal. Choose the original series."
+        )
     try:
-        with disable_value_validation():
-            data = pydicom.dcmread(instance.path, specific_tags=_KEYWORDS, force=True)
-            stored = data.pixel_array
+        stored = _plain(instance) if instance.pixels.offset is not None else _decoded(instance)
     except _DECODING_FAILURES as error:
         raise UnreadableInputError(
             f"The pixels of {instance.path} cannot be read ({_first_line(error)}): the file is cut off, broken or packed in an "
             "unknown way. Export it again, or leave its series out."
         ) from error
-    if data.get("SamplesPerPixel", 1) != 1:
-        raise UnreadableInputError(
-            f"{instance.path} is in colour ({data.PhotometricInterpretation}): colours are no MR signal. "
-            "Choose the original series."
-        )
-    frames = np.asarray(stored).reshape(-1, *stored.shape[-2:])
-    if instance.tiles > 1:
-        frames = split_mosaic(frames[0], instance.tiles)
-    if data.PhotometricInterpretation == "MONOCHROME1":
-        frames = _turned_round(frames, bits=int(data.BitsStored), signed=bool(data.get("PixelRepresentation", 0)))
-    return _rescaled(frames, instance)
-
-
-def _turned_round(frames: npt.NDArray[np.generic], *, bits: int, signed: bool) -> npt.NDArray[np.float32]:
-    lowest_plus_highest = -1 if signed else 2**bits - 1
-    return np.asarray(lowest_plus_highest - frames.astype(np.float32), np.float32)
-
-
-def _rescaled(frames: npt.NDArray[np.generic], instance: Instance) -> npt.NDArray[np.float32]:
+    frames = split_mosaic(stored[0], instance.tiles) if instance.tiles > 1 else stored
     if len(frames) != len(instance.frames):
         raise UnreadableInputError(
             f"{instance.path} holds {len(frames)} frames where its header names {len(instance.frames)}. Export it again."
         )
+    if photometric == "MONOCHROME1":
+        frames = _turned_round(frames, instance.pixels)
+    return _rescaled(frames, instance)
+
+
+def _plain(instance: Instance) -> npt.NDArray[np.generic]:
+    """Uncompressed little-endian pixels, straight from their place in the file."""
+    layout, model = instance.pixels, instance.frames[0]
+    rows, columns = (
+        (model.rows, model.columns) if instance.tiles == 1 else packed_shape(model.rows, model.columns, instance.tiles)
+    )
+    count = rows * columns * (len(instance.frames) if instance.tiles == 1 else 1)
+    kind = np.dtype(f"<{'i' if layout.is_signed else 'u'}{layout.bits_allocated // 8}")
+    values = np.fromfile(instance.path, kind, count, offset=layout.offset or 0)
+    if len(values) < count:
+        raise EOFError(f"{len(values)} of {count} pixels are there")
+    return values.reshape(-1, rows, columns)
+
+
+def _decoded(instance: Instance) -> npt.NDArray[np.generic]:
+    with disable_value_validation():
+        stored = pydicom.dcmread(instance.path, specific_tags=_TAGS, force=True).pixel_array
+    return np.asarray(stored).reshape(-1, *stored.shape[-2:])
+
+
+def _turned_round(frames: npt.NDArray[np.generic], layout: PixelLayout) -> npt.NDArray[np.float32]:
+    lowest_plus_highest = -1 if layout.is_signed else 2**layout.bits_stored - 1
+    return np.asarray(lowest_plus_highest - frames.astype(np.float32), np.float32)
+
+
+def _rescaled(frames: npt.NDArray[np.generic], instance: Instance) -> npt.NDArray[np.generic]:
     if all(frame.rescale == (1.0, 0.0) for frame in instance.frames):
-        return frames.astype(np.float32, copy=False)
+        return frames
     slopes, intercepts = np.array([frame.rescale for frame in instance.frames]).T[:, :, None, None]
     return np.asarray(frames * slopes + intercepts, dtype=np.float32)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from monai_spine.errors import VolumeGeometryError
 from monai_spine.geometry import Affine, Triple, slice_affine
 
-__all__ = ["Frame", "Instance", "Tags"]
+__all__ = ["Frame", "Instance", "PixelLayout", "Tags"]
 
 Cosines = tuple[float, float, float, float, float, float]
 _Value = TypeVar("_Value")
@@ -111,6 +111,16 @@ class Tags:
 
 
 @dataclass(frozen=True)
+class PixelLayout:
+    """How pixels are stored. `offset` is where they begin in the file if they are plain little-endian numbers, else None."""
+
+    offset: int | None = None
+    bits_allocated: int = 16
+    bits_stored: int = 16
+    is_signed: bool = False
+
+
+@dataclass(frozen=True)
 class Instance:
     """One DICOM file with an image. `tiles` is above 1 where each frame packs that many slices (Siemens mosaic)."""
 
@@ -122,3 +132,4 @@ class Instance:
     tags: Tags = field(default_factory=Tags)
     frames: tuple[Frame, ...] = ()
     tiles: int = 1
+    pixels: PixelLayout = field(default_factory=PixelLayout)

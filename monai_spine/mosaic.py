@@ -16,7 +16,7 @@ import numpy.typing as npt
 from monai_spine.errors import VolumeGeometryError
 from monai_spine.geometry import Triple
 
-__all__ = ["MosaicTiles", "mosaic_tiles", "split_mosaic"]
+__all__ = ["MosaicTiles", "mosaic_tiles", "packed_shape", "split_mosaic"]
 
 _AGREEMENT_MM = 0.1
 _LINE = re.compile(r"sSliceArray\.asSlice\[(\d+)\]\.sPosition\.d(Sag|Cor|Tra)\s*=\s*([-+.\deE]+)")
@@ -68,6 +68,12 @@ def mosaic_tiles(
         )
     places = first + (corners - corners[0])
     return MosaicTiles(rows, columns, tuple((float(x), float(y), float(z)) for x, y, z in places))
+
+
+def packed_shape(rows: int, columns: int, count: int) -> tuple[int, int]:
+    """Rows and columns of the picture that packs `count` tiles."""
+    edge = math.ceil(math.sqrt(count))
+    return rows * edge, columns * edge
 
 
 def split_mosaic(picture: npt.NDArray[np.generic], count: int) -> npt.NDArray[np.generic]:

@@ -15,7 +15,8 @@ from typing import Literal
 from pydicom.config import disable_value_validation
 
 from monai_spine.archive import unpacked
-from monai_spine.dicom_headers import NotAnImageError, is_dicom, read_instance, read_study_uid
+from monai_spine.dicom_elements import is_dicom
+from monai_spine.dicom_headers import NotAnImageError, read_instance, read_study_uid
 from monai_spine.errors import StudyError, UnreadableInputError
 from monai_spine.instances import Instance, Tags
 

@@ -93,7 +93,7 @@ def load_series(series: Series) -> tuple[Volume, ...]:
     return _without_copies(volumes)
 
 
-def _volume(block: Block, pixels: dict[Path, npt.NDArray[np.float32]], *, uid: str) -> Volume:
+def _volume(block: Block, pixels: dict[Path, npt.NDArray[np.generic]], *, uid: str) -> Volume:
     grids = Counter(_grid(frame) for frame in block.frames)
     common = grids.most_common(1)[0][0]
     index, model = next((k, frame) for k, frame in enumerate(block.frames) if _grid(frame) == common)
@@ -115,14 +115,16 @@ def _grid(frame: Frame) -> _Grid:
     return frame.rows, frame.columns, round(down, 4), round(along, 4)
 
 
-def _resampled(picture: npt.NDArray[np.float32], frame: Frame, model: Frame) -> npt.NDArray[np.float32]:
+def _resampled(picture: npt.NDArray[np.generic], frame: Frame, model: Frame) -> npt.NDArray[np.float32]:
     """Bilinear values of one slice (rows, columns) on the pixel grid of another that lies parallel to it; 0 outside."""
     from scipy.ndimage import affine_transform
 
     normal = np.cross(*model.directions)
     back = invert_affine(frame.affine(normal)) @ model.affine(normal)
     matrix, offset = back[1::-1, 1::-1], back[1::-1, 3]
-    result = affine_transform(picture, matrix, offset=offset, output_shape=(model.rows, model.columns), order=1)
+    result = affine_transform(
+        np.asarray(picture, np.float32), matrix, offset=offset, output_shape=(model.rows, model.columns), order=1
+    )
     return np.asarray(result, np.float32)
 
 
