@@ -61,7 +61,7 @@ def draw_figures(result: StudyResult, images: ReportImages) -> dict[str, bytes]:
 
 
 def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> bytes:
-    """The slice nearest to the canal, with discs (circles), canal points (crosses), names, confidences and outlines of bodies, as PNG.
+    """The slice nearest to the canal as PNG: discs (circles), canal points (crosses), names, confidences, outlines of bodies.
 
     Points more than one slice away are drawn fainter: they were found, but on another slice.
 
@@ -74,7 +74,9 @@ def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> b
     view = slice_view(volume.array, volume.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle)
     figure, axes = _canvas(view, long_side=_SAGITTAL_PIXELS)
     if levels.bodies is not None:
-        _draw_outlines(axes, view, slice_view(levels.bodies.array, levels.bodies.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle))
+        _draw_outlines(
+            axes, view, slice_view(levels.bodies.array, levels.bodies.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle)
+        )
     _draw_levels(axes, view, levels)
     if has_mm:
         _draw_marks(axes, view, text=_SAGITTAL_TEXT)
@@ -91,7 +93,9 @@ def crop_figure(grade: Grade, crop: Crop, *, has_mm: bool = True) -> bytes:
         _draw_marks(axes, view, text=_CROP_TEXT)
     side = grade.target.side
     if side is not None and not axial:
-        axes.text(0.98, 0.03, f"{side.value} side", transform=axes.transAxes, ha="right", va="bottom", fontsize=_CROP_TEXT, **_INK)
+        axes.text(
+            0.98, 0.03, f"{side.value} side", transform=axes.transAxes, ha="right", va="bottom", fontsize=_CROP_TEXT, **_INK
+        )
     return _png(figure)
 
 
@@ -139,7 +143,9 @@ def _draw_marks(axes: Any, view: SliceView, *, text: int) -> None:
     places = ((0.02, 0.5, left, "left"), (0.98, 0.5, right, "right"), (0.5, 0.97, top, "center"), (0.5, 0.03, bottom, "center"))
     for across, up, letter, align in places:
         vertical = {0.97: "top", 0.03: "bottom"}.get(up, "center")
-        axes.text(across, up, letter, transform=axes.transAxes, ha=align, va=vertical, fontsize=text + 1, fontweight="bold", **_INK)
+        axes.text(
+            across, up, letter, transform=axes.transAxes, ha=align, va=vertical, fontsize=text + 1, fontweight="bold", **_INK
+        )
     width, height = view.extent_mm
     length = scale_bar_mm(width)
     start = 0.97 * width
@@ -160,13 +166,17 @@ def _draw_levels(axes: Any, view: SliceView, levels: Levels) -> None:
         axes.text(across - aside, up, name, fontsize=_SAGITTAL_TEXT, ha="left", va="center", **_INK)
     for vertebra in levels.vertebrae:
         across, up, away = view.locate(vertebra.point_ras_mm)
-        axes.text(across, up, vertebra.vertebra.value, fontsize=_SAGITTAL_TEXT - 2, ha="center", va="center", alpha=_alpha(away), **_INK)
+        axes.text(
+            across, up, vertebra.vertebra.value, fontsize=_SAGITTAL_TEXT - 2, ha="center", va="center", alpha=_alpha(away), **_INK
+        )
 
 
 def _draw_sign(axes: Any, place: tuple[float, float, float], sign: str) -> None:
     across, up, away = place
     for colour, width in (("black", 4.0), (_POINT, 2.0)):
-        axes.plot(across, up, sign, markersize=12, markerfacecolor="none", color=colour, markeredgewidth=width, alpha=_alpha(away))
+        axes.plot(
+            across, up, sign, markersize=12, markerfacecolor="none", color=colour, markeredgewidth=width, alpha=_alpha(away)
+        )
 
 
 def _draw_outlines(axes: Any, view: SliceView, bodies: SliceView) -> None:

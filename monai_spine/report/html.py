@@ -64,7 +64,9 @@ def report_html(result: StudyResult, figures: Mapping[str, bytes]) -> str:
         figures: PNG files by name, from `figures.draw_figures`.
     """
     reasons = _numbered_reasons(result)
-    rows = {level: [_cell(result, Target(kind.condition, kind.side, level), reasons, figures) for kind in KINDS] for level in LEVELS}
+    rows = {
+        level: [_cell(result, Target(kind.condition, kind.side, level), reasons, figures) for kind in KINDS] for level in LEVELS
+    }
     content = result.to_json()
     notices = dict.fromkeys(bundle["notice"] for bundle in _bundles(content) if bundle.get("notice"))
     return (
@@ -92,7 +94,11 @@ def report_html(result: StudyResult, figures: Mapping[str, bytes]) -> str:
 def template_environment() -> Environment:
     """Jinja2 with autoescape on, where a missing name is an error."""
     environment = Environment(
-        loader=PackageLoader("monai_spine.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("monai_spine.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["words"] = _words
     environment.filters["place"] = _place
@@ -176,7 +182,9 @@ def _percent(share: float) -> int:
 def _worst(rows: Mapping[Level, list[Cell]]) -> list[tuple[Severity, list[Cell]]]:
     """Severe and moderate findings, the most severe first, then by level."""
     cells = [cell for level in LEVELS for cell in rows[level]]
-    found = [(severity, [cell for cell in cells if cell.title == severity.label]) for severity in (Severity.SEVERE, Severity.MODERATE)]
+    found = [
+        (severity, [cell for cell in cells if cell.title == severity.label]) for severity in (Severity.SEVERE, Severity.MODERATE)
+    ]
     return [(severity, some) for severity, some in found if some]
 
 

@@ -1,7 +1,7 @@
 """Slices as a reader of films expects them: axial from below, sagittal with the front to the viewer's left, head up.
 
-A view holds pixels with the two directions they run in. It is drawn with the front or the patient's right on the viewer's left, and
-the letters at its edges come from its affine, never from a habit.
+A view holds pixels with the two directions they run in. It is drawn with the front or the patient's right at the viewer's left,
+and the letters at its edges come from its affine, never from a habit.
 """
 
 from __future__ import annotations

@@ -1,0 +1,153 @@
+"""A result with images of a drawn spine, for the tests of what is written from results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from monai_spine.anatomy import LEVELS, TARGETS, Condition, Side, Target, Vertebra
+from monai_spine.crops import crop_block
+from monai_spine.geometry import Point, affine_from_spacing, apply_affine
+from monai_spine.grades import Grade
+from monai_spine.levels import BodyMap, LevelPoint, Levels, VertebraPoint
+from monai_spine.report.images import ReportImages, crops_of
+from monai_spine.result import RESEARCH_NOTICE, StudyResult
+from monai_spine.series import Role, SeriesRole
+from monai_spine.volume import Volume
+
+UIDS = {Role.SAGITTAL_T1: "1.2.826.0.1.1", Role.SAGITTAL_T2: "1.2.826.0.1.2", Role.AXIAL_T2: "1.2.826.0.1.3"}
+HOSTILE = "SAG <script>alert('x')</script> & \"T2\" https://example.org"
+SIMULATED = "Graders: trained on simulated images: shows the path, grades no patient."
+PROBABILITIES = {0: (0.88, 0.1, 0.02), 1: (0.2, 0.65, 0.15), 2: (0.03, 0.16, 0.81)}
+
+
+def disc_point(index: int) -> Point:
+    """Centre of the disc of LEVELS[index]: a gentle lordosis on the midline."""
+    s = 70.0 - 35.0 * index
+    return 1.0, 20.0 - 0.004 * (s + 10) ** 2, s
+
+
+def canal_point(index: int) -> Point:
+    r, a, s = disc_point(index)
+    return r, a - 25.0, s
+
+
+def drawn_volume(role: Role = Role.SAGITTAL_T2) -> Volume:
+    """A sagittal or axial block with grey bodies, discs and a bright canal; a bright mark in the patient's left half only."""
+    spacing = (4.0, 1.0, 1.0) if role is not Role.AXIAL_T2 else (1.0, 1.0, 4.0)
+    shape = tuple(int(edge / step) for edge, step in zip((64, 200, 240), spacing, strict=True))
+    affine = affine_from_spacing(spacing, center_ras_mm=(0.0, 0.0, 0.0), shape=shape)
+    r, a, s = np.moveaxis(apply_affine(affine, np.stack(np.indices(shape), axis=-1)), -1, 0)
+    front = 20.0 - 0.004 * (s + 10) ** 2
+    array = 60.0 + 30 * (np.abs(a) < 80) + 10 * np.sin(r / 5 + a / 7 + s / 9)
+    body = (np.abs(a - front) < 17) & (np.abs(r) < 22)
+    array[body] = 140
+    for index in range(len(LEVELS)):
+        array[body & (np.abs(s - disc_point(index)[2]) < 5)] = 200
+    array[(np.abs(a - front + 25) < 8) & (np.abs(r) < 11)] = 255
+    array[(r < -14) & (r > -20) & (np.abs(a - front + 25) < 5)] = 400
+    slice_axis = 2 if role is Role.AXIAL_T2 else 0
+    return Volume(array.astype(np.float32), affine, series_instance_uid=UIDS[role], slice_axis=slice_axis,
+                  sop_instance_uids=tuple(f"{UIDS[role]}.{number + 1}" for number in range(shape[slice_axis])))  # fmt: skip
+
+
+def body_map() -> BodyMap:
+    """L1 to S1 as boxes between the discs, on a grid of 2 mm."""
+    shape = (30, 80, 115)
+    affine = affine_from_spacing((2.0, 2.0, 2.0), center_ras_mm=(0.0, 0.0, 0.0), shape=shape)
+    r, a, s = np.moveaxis(apply_affine(affine, np.stack(np.indices(shape), axis=-1)), -1, 0)
+    labels = np.zeros(shape, np.uint8)
+    for number in range(6):
+        top = 70.0 + 30 - 35 * number
+        labels[(np.abs(a - (20.0 - 0.004 * (s + 10) ** 2)) < 16) & (np.abs(r) < 20) & (s < top) & (s > top - 25)] = number + 1
+    return BodyMap(labels, affine)
+
+
+def case_levels() -> Levels:
+    points = tuple(
+        LevelPoint(level=level, disc_ras_mm=disc_point(index), canal_ras_mm=canal_point(index), confidence=0.97 - 0.1 * index,
+                   series_instance_uid=UIDS[Role.SAGITTAL_T2], flags=("low_confidence",) if index == 4 else ())
+        for index, level in enumerate(LEVELS)
+    )  # fmt: skip
+    vertebrae = tuple(
+        VertebraPoint(
+            vertebra=Vertebra(f"L{number + 1}"),
+            point_ras_mm=(1.0, disc_point(number)[1], disc_point(number)[2] + 17),
+            confidence=0.9,
+        )
+        for number in range(5)
+    )
+    return Levels(levels=points, vertebrae=vertebrae, flags=("sacrum_not_seen",), bodies=body_map())
+
+
+def case_grade(target: Target, volumes: Mapping[Role, Volume]) -> Grade:
+    """Severe at L4/L5, moderate at L3/L4, otherwise normal; the left subarticular targets at L1/L2 cannot be assessed."""
+    number = LEVELS.index(target.level)
+    if target.condition is Condition.SUBARTICULAR_STENOSIS and number == 0:
+        reason = "only 33 % of its 64 × 64 × 32 mm block lies inside the scan (at least 50 % is needed)"
+        return Grade(target=target, status="not_assessable", reason=reason, probabilities=None, series_instance_uid=None,
+                     point_ras_mm=None, crop=None)  # fmt: skip
+    role = {
+        Condition.SPINAL_CANAL_STENOSIS: Role.SAGITTAL_T2,
+        Condition.NEURAL_FORAMINAL_NARROWING: Role.SAGITTAL_T1,
+        Condition.SUBARTICULAR_STENOSIS: Role.AXIAL_T2,
+    }[target.condition]
+    r, a, s = canal_point(number)
+    aside = {Side.LEFT: -9.0, Side.RIGHT: 9.0, None: 0.0}[target.side]
+    point = (r + aside, a, s)
+    crop = crop_block(
+        volumes[role], point, size_mm=(48.0, 48.0, 48.0), shape=(24, 48, 48) if role is not Role.AXIAL_T2 else (48, 48, 12)
+    )
+    severity = {3: 2, 2: 1}.get(number, 0)
+    if target.side is Side.LEFT and number == 4:
+        severity = 1
+    return Grade(target=target, status="graded", reason=None, probabilities=PROBABILITIES[severity],
+                 series_instance_uid=UIDS[role], point_ras_mm=point, crop=crop)  # fmt: skip
+
+
+def case(**changes: Any) -> tuple[StudyResult, ReportImages]:
+    """A study with all three series, 23 graded targets and two that are not assessable."""
+    volumes = {role: drawn_volume(role) for role in UIDS}
+    series = (
+        *(
+            SeriesRole(
+                series_instance_uid=uid,
+                role=role,
+                reason=f"orientation and TE fit {role.value}",
+                used=True,
+                description=role.value,
+            )
+            for role, uid in UIDS.items()
+        ),
+        SeriesRole(
+            series_instance_uid="1.2.826.0.1.4",
+            role=None,
+            reason="3 slices in three planes: a localizer",
+            used=False,
+            description=HOSTILE,
+        ),
+    )
+    grades = tuple(case_grade(target, volumes) for target in TARGETS)
+    given: dict[str, Any] = {
+        "study_instance_uid": "1.2.826.0.1",
+        "source": "studies/<b>one</b>",
+        "series": series,
+        "levels": case_levels(),
+        "grades": grades,
+        "flags": ("Slices 4 and 5 of series 3 lie at one position; the first was kept.",),
+        "provenance": {
+            "versions": {"monai_spine": "0.1.0", "torch": "2.13.0"},
+            "bundles": [
+                {"name": "spinal_canal_stenosis_grading", "version": "0.1.0", "weights_sha256": {"models/model.pt": "ab" * 32},
+                 "training_data": "simulated", "notice": SIMULATED},
+            ],
+            "settings": {"device": "cpu", "levels": [level.label for level in LEVELS]},
+            "notice": f"{RESEARCH_NOTICE} {SIMULATED}",
+        },
+        **changes,
+    }  # fmt: skip
+    result = StudyResult(**given)
+    sagittal = {role: volumes[role] for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1)}
+    return result, ReportImages(sagittal=sagittal, crops=crops_of(result.grades))
