@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from monai_spine.anatomy import Level
 from monai_spine.errors import OutsideFieldOfViewError, WeightsError
 from monai_spine.geometry import Affine, Plane, Point, Triple, apply_affine, flip_axis, invert_affine, to_ras_axes
+from monai_spine.sampling import sample_linear
 from monai_spine.volume import Volume
 
 __all__ = [
@@ -153,14 +153,7 @@ def resample_block(volume: Volume, affine: Affine, shape: Shape) -> Crop:
     """
     to_voxel = invert_affine(volume.affine) @ affine
     array, to_array = _local_array(volume.array, to_voxel, shape)
-    sampled = torch.nn.functional.grid_sample(
-        torch.from_numpy(array)[None, None],
-        _normalised_grid(to_array, shape, array.shape),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
-    return Crop(array=sampled[0, 0].numpy(), affine=affine, coverage=_coverage(volume, affine, shape))
+    return Crop(array=sample_linear(array, to_array, shape), affine=affine, coverage=_coverage(volume, affine, shape))
 
 
 def coverage_of(volume: Volume, center_ras_mm: Point, *, size_mm: Triple) -> float:
@@ -233,17 +226,7 @@ def _local_array(array: npt.NDArray[Any], to_voxel: Affine, shape: Shape) -> tup
         local = local.reshape(pairs).mean(axis=(1, 3, 5), dtype=np.float32)
     to_local = np.diag([*(1 / factors), 1.0])
     to_local[:3, 3] = -(low + (factors - 1) / 2) / factors
-    return np.ascontiguousarray(local), to_local @ to_voxel
-
-
-def _normalised_grid(to_array: Affine, shape: Shape, array_shape: tuple[int, ...]) -> torch.Tensor:
-    """Where a grid's voxels lie in an array, as `grid_sample` counts: last axis first, from -1 to 1 between outer edges."""
-    i, j, k = (torch.arange(size, dtype=torch.float32) for size in shape)
-    positions = []
-    for row, size in zip(to_array, array_shape, strict=False):
-        a, b, c, start = (2 * float(value) / size for value in row)
-        positions.append(a * i[:, None, None] + (b * j[:, None] + (c * k + (start + 1 / size - 1))))
-    return torch.stack(positions[::-1], dim=-1)[None]
+    return local, to_local @ to_voxel
 
 
 def _averaging(to_voxel: Affine) -> Indices:
