@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Side, Target, Vertebra
-from monai_spine.crops import crop_block
-from monai_spine.geometry import Point, affine_from_spacing, apply_affine
+from monai_spine.crops import Crop
+from monai_spine.geometry import Point, affine_from_spacing, apply_affine, invert_affine
 from monai_spine.grades import Grade
 from monai_spine.levels import BodyMap, LevelPoint, Levels, VertebraPoint
 from monai_spine.report.images import ReportImages, crops_of
@@ -82,6 +82,15 @@ def case_levels() -> Levels:
     return Levels(levels=points, vertebrae=vertebrae, flags=("sacrum_not_seen",), bodies=body_map())
 
 
+def drawn_crop(volume: Volume, center_ras_mm: Point, *, axial: bool = False) -> Crop:
+    """A block of 48 mm around a point, nearest voxels."""
+    shape = (48, 48, 12) if axial else (24, 48, 48)
+    affine = affine_from_spacing(tuple(48.0 / size for size in shape), center_ras_mm=center_ras_mm, shape=shape)
+    index = apply_affine(invert_affine(volume.affine) @ affine, np.stack(np.indices(shape), axis=-1))
+    i, j, k = np.moveaxis(np.clip(np.round(index), 0, np.array(volume.array.shape) - 1).astype(int), -1, 0)
+    return Crop(volume.array[i, j, k], affine, coverage=1.0)
+
+
 def case_grade(target: Target, volumes: Mapping[Role, Volume]) -> Grade:
     """Severe at L4/L5, moderate at L3/L4, otherwise normal; the left subarticular targets at L1/L2 cannot be assessed."""
     number = LEVELS.index(target.level)
@@ -97,9 +106,7 @@ def case_grade(target: Target, volumes: Mapping[Role, Volume]) -> Grade:
     r, a, s = canal_point(number)
     aside = {Side.LEFT: -9.0, Side.RIGHT: 9.0, None: 0.0}[target.side]
     point = (r + aside, a, s)
-    crop = crop_block(
-        volumes[role], point, size_mm=(48.0, 48.0, 48.0), shape=(24, 48, 48) if role is not Role.AXIAL_T2 else (48, 48, 12)
-    )
+    crop = drawn_crop(volumes[role], point, axial=role is Role.AXIAL_T2)
     severity = {3: 2, 2: 1}.get(number, 0)
     if target.side is Side.LEFT and number == 4:
         severity = 1
