@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from monai_spine import __version__
 from monai_spine.errors import DeviceError, OutputError, SpineError, WeightsError
+from monai_spine.report import DEFAULT_FORMATS, write_cohort, write_result
 from monai_spine.settings import Settings
 from monai_spine.store import ExistingResults, ResultsFolder, study_names
 from monai_spine.study import find_studies
 
+if TYPE_CHECKING:
+    from monai_spine.result import StudyResult
+
 __all__ = ["BatchOptions", "BatchOutcome", "BatchProgress", "Failure", "run_batch"]
 
 PARTLY_FAILED = 5
+_COMMON = 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class BatchOptions:
         fail_fast: Stop at the first study that fails.
     """
 
-    formats: tuple[str, ...] = ("json", "csv", "html", "png")
+    formats: tuple[str, ...] = DEFAULT_FORMATS
     existing: ExistingResults = ExistingResults.REFUSE
     jobs: int = 1
     fail_fast: bool = False
@@ -50,6 +58,7 @@ class Failure:
     error: str
     message: str
     exit_code: int
+    traceback: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,13 +82,14 @@ class BatchProgress:
 
 @dataclass(frozen=True)
 class BatchOutcome:
-    """What a run left behind: names of studies, by how they ended."""
+    """What a run left behind: names of studies, by how they ended; and what is to be known of the tables."""
 
     root: Path
     finished: tuple[str, ...]
     skipped: tuple[str, ...]
     failures: tuple[Failure, ...]
     started: datetime
+    note: str = ""
 
     @property
     def wrote_tables(self) -> bool:
@@ -131,20 +141,38 @@ def run_batch(
     run.folder.check()
     tasks, failures = _tasks(inputs)
     skipped = [task.study for task in tasks if options.existing is ExistingResults.RESUME and run.folder.is_complete(task.study)]
-    finished: list[str] = []
+    total, finished = len(tasks) + len(failures), list[str]()
     for step in _analyse_all(run, [task for task in tasks if task.study not in skipped]):
         if step.failure:
             failures.append(step.failure)
         elif step.done:
             finished.append(step.study)
         behind = len(skipped) + len(finished) + len(failures) + (0 if step.done else step.fraction)
-        yield replace(step, fraction=behind / max(1, len(tasks) + len(failures)))
+        yield replace(step, fraction=behind / total)
         if step.failure and options.fail_fast:
             break
     outcome = BatchOutcome(output, tuple(finished), tuple(skipped), tuple(failures), started)
     if outcome.wrote_tables:
-        write_run(run, outcome)
+        outcome = replace(outcome, note=_write_tables(run, outcome))
     yield outcome
+
+
+def _write_tables(run: _Run, outcome: BatchOutcome) -> str:
+    """Sum up all finished studies of the folder; returns what is to be known of the tables."""
+    if run.options.existing is ExistingResults.OVERWRITE:
+        run.folder.keep_only(outcome.finished)
+    finished = datetime.now(timezone.utc)
+    about = {
+        "version": __version__,
+        "settings": run.settings.to_json(),
+        "formats": list(run.options.formats),
+        "jobs": run.options.jobs,
+        "started": outcome.started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": round((finished - outcome.started).total_seconds(), 1),
+        "skipped": list(outcome.skipped),
+    }
+    return write_cohort(run.folder.root, run.folder.finished(), failures=outcome.failures, run=about).note
 
 
 def _tasks(inputs: Sequence[Path]) -> tuple[list[_Task], list[Failure]]:
@@ -176,20 +204,26 @@ def _analyse(run: _Run, task: _Task) -> Iterator[BatchProgress]:
     """One study, from its files to its folder of results. Only what would stop every study is raised."""
     from monai_spine.models import load_models
     from monai_spine.pipeline import Analysis, analyze_study
-    from monai_spine.report import write_result
 
     try:
         models = load_models(run.settings.bundles, device=run.settings.device)
         for step in analyze_study(task.source, models=models, settings=run.settings):
             if isinstance(step, Analysis):
                 write_result(step.result, step.images, run.folder.folder(task.study), formats=run.options.formats)
+                yield BatchProgress(task.study, 1.0, _summary(step.result), done=True)
             else:
                 yield BatchProgress(task.study, step.fraction, step.message)
-        yield BatchProgress(task.study, 1.0, "done", done=True)
     except Exception as error:
         if isinstance(error, WeightsError | DeviceError) or _disk_is_at_fault(error):
             raise
         yield BatchProgress(task.study, 1.0, "failed", done=True, failure=_failure(task, error))
+
+
+def _summary(result: StudyResult) -> str:
+    """`23 of 25 findings graded; the study has no axial T2 series`: reasons that hold for many findings are named."""
+    reasons = Counter(grade.reason for grade in result.grades if grade.reason)
+    common = [reason for reason, times in reasons.most_common() if times >= _COMMON]
+    return "; ".join([f"{len(result.grades) - reasons.total()} of {len(result.grades)} findings graded", *common])
 
 
 def _disk_is_at_fault(error: Exception) -> bool:
@@ -220,9 +254,8 @@ def _share_cores(jobs: int) -> None:
 
 
 def _failure(task: _Task, error: Exception) -> Failure:
+    kind, trace = type(error).__name__, "".join(traceback.format_exception(error))
     if isinstance(error, SpineError):
-        return Failure(task.study, str(task.source), type(error).__name__, str(error), error.exit_code)
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(place.filename).name}:{place.lineno}"
-    message = f"Unexpected {type(error).__name__}: {error} ({where}). This is a fault in monai_spine."
-    return Failure(task.study, str(task.source), type(error).__name__, message, SpineError.exit_code)
+        return Failure(task.study, str(task.source), kind, str(error), error.exit_code, trace)
+    message = f"Unexpected {kind}: {error}. This is a fault in monai_spine: run the study again with --debug for the traceback."
+    return Failure(task.study, str(task.source), kind, message, SpineError.exit_code, trace)

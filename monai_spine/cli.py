@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+PARTLY_FAILED = 5
 INTERRUPTED = 130
-FORMATS = ("json", "csv", "html", "png", "seg", "sr", "nifti")
 DEFAULT_FORMATS = "json,csv,html,png"
 
 
@@ -79,6 +79,8 @@ weights_app = _group("List the bundles and check their weights.")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(weights_app, name="weights")
 
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_remember_debug, help="Print a traceback when something fails.")]
 Bundles = Annotated[
     Path | None,
@@ -131,23 +133,25 @@ def analyze(
     resume: Annotated[bool, typer.Option("--resume", help="Skip studies that are finished in OUTPUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in OUTPUT.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first study that fails.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Find the levels of lumbar studies, grade them, and write a report for each."""
     from monai_spine.batch import BatchOptions, run_batch
     from monai_spine.console import print_outcome, show_run
+    from monai_spine.report import check_formats
 
     settings = _settings(device=device, bundles=bundles, role=role, levels=levels, series=series, series_table=series_table)
-    options = BatchOptions(formats=_formats(formats), existing=_existing(resume, overwrite), jobs=jobs, fail_fast=fail_fast)
+    wanted, existing = check_formats(formats.split(",")), _existing(resume, overwrite)
+    options = BatchOptions(formats=wanted, existing=existing, jobs=jobs, fail_fast=fail_fast)
     outcome = show_run(run_batch(inputs, output, settings=settings, options=options), quiet=quiet)
-    print_outcome(outcome, quiet=quiet)
+    print_outcome(outcome, quiet=quiet, debug=debug)
     raise typer.Exit(outcome.exit_code)
 
 
 @app.command(no_args_is_help=True)
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A study.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A study, or a folder of studies.")],
     series: SeriesChoice = None,
     series_table: SeriesTable = None,
     role: NiftiRole = None,
@@ -155,14 +159,23 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """List the series of a study with their roles and the reasons. No image is read and no network is loaded."""
-    from monai_spine.listings import role_lines, roles_json
-    from monai_spine.series import assign_roles
-    from monai_spine.study import open_study
+    import json
 
-    choices = _settings(series=series, series_table=series_table, role=role)
-    with open_study(source) as study:
-        roles = assign_roles(study, chosen=choices.series, table=choices.descriptions, nifti_role=choices.nifti_role)
-        typer.echo(roles_json(study, roles) if as_json else "\n".join(role_lines(study, roles)))
+    from monai_spine.listings import inspect_all, role_lines, roles_json
+
+    failed, contents = False, []
+    for found in inspect_all(source, _settings(series=series, series_table=series_table, role=role)):
+        if isinstance(found, SpineError):
+            failed = True
+            typer.echo(f"Error: {found}", err=True)
+        elif as_json:
+            contents.append(roles_json(*found))
+        else:
+            typer.echo("\n".join(role_lines(*found)))
+    if as_json:
+        typer.echo(json.dumps(contents[0] if len(contents) == 1 else contents, indent=2, ensure_ascii=False))
+    if failed:
+        raise typer.Exit(PARTLY_FAILED)
 
 
 @app.command(no_args_is_help=True)
@@ -170,17 +183,17 @@ def phantom(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the studies.")],
     studies: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
-    tables: Annotated[Path | None, typer.Option(help="Tables of the RSNA 2024 challenge whose studies are drawn.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Simulate lumbar studies as DICOM, with the tables that go with them. They show no patient."""
-    from monai_spine.console import progress_reporter
+    """Simulate lumbar studies as DICOM, with the tables that go with them. Studies that are there already are kept."""
+    from monai_spine.console import counted_reporter
     from monai_spine.phantom import write_phantom_studies
 
-    with progress_reporter(quiet=quiet) as reporter:
-        write_phantom_studies(output, studies=studies, seed=seed, tables=tables)
-    typer.echo(f"{output}: {studies} simulated studies")
+    with counted_reporter(studies, "studies", quiet=quiet) as one_more:
+        written = write_phantom_studies(output, studies=studies, seed=seed, jobs=jobs, on_study=lambda _: one_more())
+    typer.echo(f"{len(written)} simulated studies in {output}")
 
 
 @app.command(no_args_is_help=True)
@@ -240,11 +253,23 @@ def prepare_lumbar_volumes(data: Data, output: Output, debug: Debug = False) -> 
 
 
 @prepare_app.command("phantom", no_args_is_help=True)
-def prepare_phantom(data: Data, output: Output, debug: Debug = False) -> None:
-    """Simulated studies, as `monai-spine phantom` writes them."""
-    from monai_spine.studies import phantom as phantom_studies
+def prepare_phantom(
+    output: Output,
+    training: Annotated[int, typer.Option(min=1, help="Studies to train on.")] = 400,
+    validation: Annotated[int, typer.Option(min=1, help="Studies to validate on.")] = 50,
+    test: Annotated[int, typer.Option(min=0, help="Studies to test on.")] = 0,
+    seed: Annotated[int, typer.Option(help="Sets with different seeds share no patient.")] = 0,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Simulated studies, made in place: no DICOM is written on the way. Cases that are there already are kept."""
+    from monai_spine.console import counted_reporter
+    from monai_spine.phantom import prepare_phantom as simulate
 
-    typer.echo(phantom_studies.prepare(data, output))
+    splits = {"training": training, "validation": validation, "test": test}
+    with counted_reporter(sum(splits.values()), "studies", quiet=quiet) as on_case:
+        typer.echo(simulate(output, splits=splits, seed=seed, jobs=jobs, on_case=on_case))
 
 
 def _settings(
@@ -266,14 +291,6 @@ def _settings(
         nifti_role=settings.parse_role(role) if role else None,
         levels=settings.parse_levels(levels) if levels else LEVELS,
     )
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    wanted = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
-    strange = [name for name in wanted if name not in FORMATS]
-    if strange or not wanted:
-        raise UsageError(f"--formats {strange[0] if strange else text!r} is unknown. Choose from: {', '.join(FORMATS)}.")
-    return wanted
 
 
 def _existing(resume: bool, overwrite: bool) -> ExistingResults:

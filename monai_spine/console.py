@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from monai_spine.batch import BatchOutcome, BatchProgress
 
-__all__ = ["Reporter", "print_outcome", "progress_reporter", "show_run"]
+__all__ = ["Reporter", "counted_reporter", "print_outcome", "progress_reporter", "show_run"]
 
 SHOWN_FAILURES = 10
 
@@ -21,20 +22,22 @@ class Reporter(Protocol):
     def step(self, fraction: float, message: str) -> None:
         """What is being done now, and the share of the whole run (0 to 1) that is behind it."""
 
-    def line(self, message: str) -> None:
-        """Something that stays on the screen."""
+    def keep(self, message: str) -> None:
+        """Let the last step's message stay on the screen."""
 
 
 class _Quiet:
+    """Says nothing."""
+
     def step(self, fraction: float, message: str) -> None:
         pass
 
-    def line(self, message: str) -> None:
+    def keep(self, message: str) -> None:
         pass
 
 
 class _Plain:
-    """Each new message once, on standard error."""
+    """Lines on standard error; of the steps each new message once."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -42,10 +45,10 @@ class _Plain:
     def step(self, fraction: float, message: str) -> None:
         if message != self._last:
             self._last = message
-            self.line(f"[{fraction:4.0%}] {message}")
+            print(f"[{fraction:4.0%}] {message}", file=sys.stderr, flush=True)
 
-    def line(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+    def keep(self, message: str) -> None:
+        pass
 
 
 @contextmanager
@@ -74,10 +77,23 @@ def _bar() -> Iterator[Reporter]:
             def step(self, fraction: float, message: str) -> None:
                 progress.update(task, completed=fraction, description=message)
 
-            def line(self, message: str) -> None:
+            def keep(self, message: str) -> None:
                 progress.console.print(message, markup=False, highlight=False)
 
         yield _Bar()
+
+
+@contextmanager
+def counted_reporter(total: int, noun: str, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A function to call after each of `total` things."""
+    with progress_reporter(quiet=quiet) as reporter:
+        numbers = count(1)
+
+        def one_more() -> None:
+            number = next(numbers)
+            reporter.step(number / total, f"{number} of {total} {noun}")
+
+        yield one_more
 
 
 def show_run(steps: Iterable[BatchProgress | BatchOutcome], *, quiet: bool = False) -> BatchOutcome:
@@ -88,18 +104,30 @@ def show_run(steps: Iterable[BatchProgress | BatchOutcome], *, quiet: bool = Fal
         for step in steps:
             if isinstance(step, BatchOutcome):
                 return step
-            reporter.step(step.fraction, f"{step.study}: {step.message}")
-            if step.failure:
-                reporter.line(f"{step.study}: {step.failure.message}")
+            message = f"{step.study}: {step.message}"
+            reporter.step(step.fraction, message)
+            if step.done:
+                reporter.keep(message)
     raise RuntimeError("The run ended without an outcome.")
 
 
-def print_outcome(outcome: BatchOutcome, *, quiet: bool = False) -> None:
+def print_outcome(outcome: BatchOutcome, *, quiet: bool = False, debug: bool = False) -> None:
     """What was finished, what failed and why, and where the results lie."""
     for failure in outcome.failures[:SHOWN_FAILURES]:
-        print(f"Error: {failure.source}: {failure.message}", file=sys.stderr)
+        if debug:
+            print(failure.traceback, file=sys.stderr)
+        named = failure.source in failure.message
+        print(f"Error: {failure.message if named else f'{failure.source}: {failure.message}'}", file=sys.stderr)
     if len(outcome.failures) > SHOWN_FAILURES:
         print(f"… and {len(outcome.failures) - SHOWN_FAILURES} more, see failures.csv", file=sys.stderr)
     if outcome.wrote_tables and not quiet:
-        skipped = f", {len(outcome.skipped)} were there already" if outcome.skipped else ""
-        print(f"{len(outcome.finished)} studies analysed, {len(outcome.failures)} failed{skipped}: {outcome.root / 'index.html'}")
+        were = "was" if len(outcome.skipped) == 1 else "were"
+        skipped = f", {len(outcome.skipped)} {were} there already" if outcome.skipped else ""
+        failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
+        if outcome.note:
+            print(outcome.note)
+        print(f"{_studies(len(outcome.finished))} analysed{failed}{skipped}: {outcome.root / 'index.html'}")
+
+
+def _studies(number: int) -> str:
+    return f"{number} study" if number == 1 else f"{number} studies"

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from monai_spine import __version__
-from monai_spine.series import SeriesRole
-from monai_spine.study import Study
+from monai_spine.errors import SpineError
+from monai_spine.series import SeriesRole, assign_roles
+from monai_spine.settings import Settings
+from monai_spine.study import Study, find_studies, open_study
 from monai_spine.weights import Bundle, bundle_folder, find_bundle, find_bundles, verify_bundle
 
-__all__ = ["bundle_lines", "info_lines", "role_lines", "roles_json", "verified_lines"]
+__all__ = ["bundle_lines", "info_lines", "inspect_all", "role_lines", "roles_json", "verified_lines"]
 
 PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "pydicom", "nibabel", "SimpleITK", "python-gdcm", "highdicom")
 
 
-def roles_json(study: Study, roles: Sequence[SeriesRole]) -> str:
-    """The series of a study as JSON: UID, description, role, reason, number of files."""
+def roles_json(study: Study, roles: Sequence[SeriesRole]) -> dict[str, Any]:
+    """The series of a study, for JSON: UID, description, role, reason, number of files."""
     files = {series.series_instance_uid: len(series.instances) for series in study.series}
     entries = [
         {
@@ -34,7 +36,7 @@ def roles_json(study: Study, roles: Sequence[SeriesRole]) -> str:
     ]
     set_aside = [{"path": file.path, "reason": file.reason} for file in study.set_aside]
     about = {"study_instance_uid": study.study_instance_uid, "source": study.source, "kind": study.kind}
-    return json.dumps({"study": about, "series": entries, "set_aside": set_aside}, indent=2, ensure_ascii=False)
+    return {"study": about, "series": entries, "set_aside": set_aside}
 
 
 def role_lines(study: Study, roles: Sequence[SeriesRole]) -> list[str]:
@@ -44,9 +46,27 @@ def role_lines(study: Study, roles: Sequence[SeriesRole]) -> list[str]:
     for role in roles:
         mark, name = "*" if role.used else " ", role.role.label if role.role else "set aside"
         count = files.get(role.series_instance_uid, 0)
-        lines += [f"{mark} {name:<12} {role.description!r}, {count} files, {role.series_instance_uid}", f"      {role.reason}"]
+        lines += [f"{mark} {name:<17}{role.description!r}, {count} files, {role.series_instance_uid}", f"      {role.reason}"]
     lines += [f"  not read: {file.path}: {file.reason}" for file in study.set_aside]
     return [*lines, "* used. Another choice: --series ROLE=UID"]
+
+
+def inspect_all(source: Path, settings: Settings) -> Iterator[tuple[Study, tuple[SeriesRole, ...]] | SpineError]:
+    """The studies of an input with the roles of their series, or why one cannot be read.
+
+    Raises:
+        SpineError: The input is one study, and it cannot be read.
+    """
+    found = find_studies(source)
+    chosen, table, nifti_role = settings.series, settings.descriptions, settings.nifti_role
+    for one in found:
+        try:
+            with open_study(one.path) as study:
+                yield study, assign_roles(study, chosen=chosen, table=table, nifti_role=nifti_role)
+        except SpineError as error:
+            if len(found) == 1:
+                raise
+            yield error
 
 
 def info_lines(bundles: Path | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from monai_spine.errors import OutputError
 
@@ -48,7 +46,9 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written: {error.strerror or error}. Free space there or choose another --output.") from error
+        raise OutputError(
+            f"{path} could not be written: {error.strerror or error}. Free space there or choose another --output."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,16 @@ class ResultsFolder:
         """Whether the study's results are all there."""
         return (self.folder(study) / COMPLETE).is_file()
 
-    def read_result(self, study: str) -> dict[str, Any]:
-        """The result.json of a finished study."""
-        content: dict[str, Any] = json.loads((self.folder(study) / "result.json").read_text(encoding="utf-8"))
-        return content
+    def finished(self) -> list[str]:
+        """All studies whose results are there, sorted."""
+        children = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return [child.name for child in children if child.is_dir() and self.is_complete(child.name)]
 
-    def remove_strangers(self, studies: Sequence[str]) -> None:
-        """Remove finished results of studies that are not part of this run. Only folders with a `.complete` go."""
-        for child in list(self.root.iterdir()) if self.root.is_dir() else []:
-            if child.is_dir() and child.name not in studies and self.is_complete(child.name):
-                shutil.rmtree(child)
+    def keep_only(self, studies: Sequence[str]) -> None:
+        """Remove the finished results of other studies. Nothing goes that has no `.complete`."""
+        for study in self.finished():
+            if study not in studies:
+                shutil.rmtree(self.folder(study))
 
     def _is_ours(self, name: str) -> bool:
         return name in RUN_FILES or name.startswith(".") or self.is_complete(name)

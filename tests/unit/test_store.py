@@ -42,7 +42,7 @@ def test_only_finished_studies_outside_the_run_are_removed(tmp_path):
     _finished(tmp_path, "kept")
     _finished(tmp_path, "old")
     (tmp_path / "foreign").mkdir()
-    ResultsFolder(tmp_path).remove_strangers(["kept"])
+    ResultsFolder(tmp_path).keep_only(["kept"])
     assert sorted(child.name for child in tmp_path.iterdir()) == ["foreign", "kept"]
 
 

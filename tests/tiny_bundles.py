@@ -1,4 +1,4 @@
-"""Bundles for tests of what surrounds the networks: a localiser that draws the same column into any scan, and untrained graders."""
+"""Bundles for tests of what surrounds the networks: a localiser that draws one column into any scan, and untrained graders."""
 
 from __future__ import annotations
 
