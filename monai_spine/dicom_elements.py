@@ -7,6 +7,7 @@ generator of raw elements, three times as fast, and falls back on `dcmread` for 
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-__all__ = ["Elements", "is_dicom", "read_elements"]
+__all__ = ["Elements", "is_dicom", "read_elements", "read_whole"]
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _GROUP_LENGTH_END = 132
@@ -39,6 +41,7 @@ class Elements:
         media_class: MediaStorageSOPClassUID of the file's head.
         pixel_offset: Where uncompressed little-endian pixels begin in the file, in bytes; None where they lie otherwise.
         pixel_bytes: How many bytes of pixels the header names from there.
+        has_pixels: False where the file ends before any pixels.
     """
 
     values: Mapping[str, Any]
@@ -46,6 +49,7 @@ class Elements:
     media_class: str = ""
     pixel_offset: int | None = None
     pixel_bytes: int = 0
+    has_pixels: bool = True
 
     def get(self, keyword: str) -> Any:
         """The value of an element, or None where it is absent or empty."""
@@ -57,6 +61,17 @@ def is_dicom(stream: BinaryIO) -> bool:
     start = stream.read(132)
     stream.seek(0)
     return start[128:] == b"DICM" or (start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) == 132)
+
+
+def read_whole(source: Path | BinaryIO, **options: Any) -> Dataset:
+    """`pydicom.dcmread` for anything that starts as DICOM, where a file that ends too early is an error and not a warning.
+
+    Raises:
+        UserWarning, …: The file is broken.
+    """
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="End of file reached", category=UserWarning)
+        return pydicom.dcmread(source, force=True, **options)
 
 
 def read_elements(path: Path, keywords: Mapping[int, str], *, sequences: Sequence[str] = ()) -> Elements | None:
@@ -83,10 +98,11 @@ def read_elements(path: Path, keywords: Mapping[int, str], *, sequences: Sequenc
         if found is not None:
             return found
         stream.seek(0)
-        data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*map(Tag, keywords), *sequences], force=True)
+        data = read_whole(stream, stop_before_pixels=True, specific_tags=[*map(Tag, keywords), *sequences])
+        has_pixels = _goes_on(stream) or data.file_meta.get("TransferSyntaxUID") == _DEFLATED
     values = {keyword: _plain_value(data.get(keyword)) for keyword in keywords.values()}
     groups = {keyword: data[keyword].value for keyword in sequences if data.get(keyword)}
-    return Elements(values, groups, str(data.file_meta.get("MediaStorageSOPClassUID", "")))
+    return Elements(values, groups, str(data.file_meta.get("MediaStorageSOPClassUID", "")), has_pixels=has_pixels)
 
 
 def _read_plain(stream: BinaryIO, keywords: Mapping[int, str], sequences: Sequence[int]) -> Elements | None:
@@ -105,8 +121,17 @@ def _read_plain(stream: BinaryIO, keywords: Mapping[int, str], sequences: Sequen
         return None
     encodings = convert_encodings(_ascii(raws.get(0x00080005)).split("\\")) if raws.get(0x00080005) else ["iso8859"]
     values = {keyword: _decoded(raws.get(tag), keyword, encodings, little) for tag, keyword in keywords.items()}
+    has_pixels = _goes_on(stream)
     offset, length = _pixel_place(stream, syntax)
-    return Elements(values, {}, _ascii(head.get(0x00020002)), offset, length)
+    return Elements(values, {}, _ascii(head.get(0x00020002)), offset, length, has_pixels)
+
+
+def _goes_on(stream: BinaryIO) -> bool:
+    """True where something follows; the place in the stream stays."""
+    place = stream.tell()
+    follows = bool(stream.read(1))
+    stream.seek(place)
+    return follows
 
 
 def _after_head(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
-from monai_spine.dicom_elements import Elements, read_elements
+from monai_spine.dicom_elements import Elements, read_elements, read_whole
 from monai_spine.errors import UnreadableInputError, VolumeGeometryError
 from monai_spine.instances import Frame, Instance, PixelLayout, Tags
 from monai_spine.mosaic import mosaic_tiles
@@ -38,7 +37,17 @@ _NAMES = """
 _KEYWORDS = {int(Tag(name)): name for name in _NAMES.split()}
 _SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _Header: TypeAlias = "Elements | Dataset"
-_READ_FAILURES = (InvalidDicomError, AttributeError, EOFError, LookupError, OSError, TypeError, ValueError, NotImplementedError)
+_READ_FAILURES = (
+    InvalidDicomError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    UserWarning,
+    ValueError,
+)
 
 
 class NotAnImageError(UnreadableInputError):
@@ -92,6 +101,8 @@ def _read_header(path: Path) -> Elements:
         raise NotAnImageError(
             f"no image ({_text(header, 'Modality') or 'modality unknown'}): its header gives no rows and columns"
         )
+    if not header.has_pixels:
+        raise NotAnImageError("its file ends before the pixels: it is cut off, or holds none")
     return header
 
 
@@ -173,7 +184,7 @@ def _frame(path: Path, header: Elements, index: int, groups: Sequence[Dataset]) 
 
 def _unpacked(frame: Frame) -> tuple[tuple[Frame, ...], int]:
     """The slices of a Siemens mosaic, each where the private header says; unplaced where that contradicts itself."""
-    private = pydicom.dcmread(frame.path, stop_before_pixels=True, specific_tags=[(0x0029, 0x1020)], force=True)
+    private = read_whole(frame.path, stop_before_pixels=True, specific_tags=[(0x0029, 0x1020)])
     try:
         tiles = mosaic_tiles(
             bytes(private[0x0029, 0x1020].value) if (0x0029, 0x1020) in private else b"",

@@ -7,9 +7,9 @@ import struct
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.config import disable_value_validation
 from pydicom.tag import Tag
 
+from monai_spine.dicom_elements import read_whole
 from monai_spine.errors import UnreadableInputError
 from monai_spine.instances import Instance, PixelLayout
 from monai_spine.mosaic import packed_shape, split_mosaic
@@ -30,6 +30,7 @@ _DECODING_FAILURES = (
     OSError,
     RuntimeError,
     TypeError,
+    UserWarning,
     ValueError,
     struct.error,
     pydicom.errors.InvalidDicomError,
@@ -89,8 +90,7 @@ def _plain(instance: Instance) -> npt.NDArray[np.generic]:
 
 
 def _decoded(instance: Instance) -> npt.NDArray[np.generic]:
-    with disable_value_validation():
-        stored = pydicom.dcmread(instance.path, specific_tags=_TAGS, force=True).pixel_array
+    stored = read_whole(instance.path, specific_tags=_TAGS).pixel_array
     return np.asarray(stored).reshape(-1, *stored.shape[-2:])
 
 
