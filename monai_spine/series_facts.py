@@ -80,7 +80,10 @@ class Facts:
 
     @property
     def plane_words(self) -> str:
-        return "nowhere" if self.plane is None else f"{self.plane.value} ({self.tilt_deg:.0f} degrees oblique)"
+        """The plane in words, with its tilt where that is a degree or more."""
+        if self.plane is None:
+            return "nowhere"
+        return f"{self.plane.value} ({self.tilt_deg:.0f} degrees oblique)" if self.tilt_deg >= 1 else self.plane.value
 
     @property
     def is_derived(self) -> bool:

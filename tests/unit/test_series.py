@@ -70,7 +70,7 @@ def test_plane_and_timing_decide(folder: Path, plane: tuple[float, ...], tags: d
 
 def test_the_reason_names_plane_and_timing(folder: Path) -> None:
     _add(folder, 1, **T1)
-    assert _only(folder).reason == "sagittal (0 degrees oblique) slices, TE 12 ms, TR 600 ms: T1-weighted"
+    assert _only(folder).reason == "sagittal slices, TE 12 ms, TR 600 ms: T1-weighted"
 
 
 def test_timing_overrules_the_description_and_says_so(folder: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_table_comes_before_tags_and_conflicts_are_named(folder: Path) -> No
     other = _add(folder, 2, **T2)
     roles = _roles(folder, table={uid: "Axial T2"})
     assert roles[uid].role is Role.AXIAL_T2
-    assert roles[uid].reason == "Axial T2 by the table; but its slices lie coronal (0 degrees oblique)"
+    assert roles[uid].reason == "Axial T2 by the table; but its slices lie coronal"
     assert roles[other].reason == "not listed in the table of series"
 
 
