@@ -130,14 +130,14 @@ class Severity(_AnatomyEnum):
         return str(self.value)
 
     @property
-    def index(self) -> int:
+    def index(self) -> int:  # type: ignore[override]
         """Position in probability vectors: 0, 1 or 2."""
         return list(Severity).index(self)
 
     @property
     def weight(self) -> int:
         """Sample weight in the official score: 1, 2 or 4."""
-        return 2**self.index
+        return int(2**self.index)
 
     @classmethod
     def parse(cls, text: str) -> Severity:

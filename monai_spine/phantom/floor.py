@@ -1,0 +1,67 @@
+"""The best score that any grader can reach on a set of simulated studies, and the score of knowing nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from monai_spine.anatomy import TARGETS
+from monai_spine.errors import TableError
+from monai_spine.phantom.readers import reader_posterior
+from monai_spine.studies.priors import submission_prior
+from monai_spine.studies.rsna2024 import read_solution
+from monai_spine.training.score import Score, official_score, reweight
+
+__all__ = ["Bounds", "floor", "normalised_score"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Scores between which an honest grader lies.
+
+    Attributes:
+        floor: Of the true probabilities of the simulated reader's grades, given the hidden narrowing.
+        prior: Of the class shares per condition and level.
+    """
+
+    floor: Score
+    prior: Score
+
+
+def floor(folder: Path | str) -> Bounds:
+    """Bounds of the score on a set that `monai-spine phantom` wrote.
+
+    Args:
+        folder: Holds `train.csv` and `latents.csv`.
+
+    Raises:
+        TableError: A table is missing or the two do not belong together.
+    """
+    folder = Path(folder)
+    solution = read_solution(folder / "train.csv")
+    try:
+        latents = pd.read_csv(folder / "latents.csv", dtype={"study_id": str}).set_index("study_id")
+    except (OSError, ValueError) as error:
+        path = folder / "latents.csv"
+        raise TableError(f"{path} cannot be read ({error}). The floor is known for simulated sets only.") from error
+    best = reweight(reader_posterior(latents[[target.slug for target in TARGETS]].to_numpy(float)))
+    prior = np.broadcast_to([submission_prior(target) for target in TARGETS], best.shape)
+    studies = list(latents.index)
+    return Bounds(official_score(solution, _submission(studies, best)), official_score(solution, _submission(studies, prior)))
+
+
+def normalised_score(score: Score, bounds: Bounds) -> dict[str, float]:
+    """How far a score lies from floor (0) to prior (1): the whole and each of its four parts."""
+    parts = {name: (value, bounds.floor.parts[name], bounds.prior.parts[name]) for name, value in score.parts.items()}
+    parts["score"] = (score.score, bounds.floor.score, bounds.prior.score)
+    return {name: (value - low) / (high - low) for name, (value, low, high) in parts.items()}
+
+
+def _submission(studies: list[str], probabilities: np.ndarray) -> pd.DataFrame:
+    rows = [f"{study}_{target.slug}" for study in studies for target in TARGETS]
+    frame = pd.DataFrame(probabilities.reshape(-1, 3), columns=["normal_mild", "moderate", "severe"])
+    frame.insert(0, "row_id", rows)
+    return frame

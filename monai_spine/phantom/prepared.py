@@ -1,0 +1,110 @@
+"""Simulated studies in the prepared layout that training reads, without the way over DICOM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_spine.anatomy import LEVELS, TARGETS, Vertebra
+from monai_spine.geometry import Affine
+from monai_spine.phantom.scanner import body_labels
+from monai_spine.phantom.simulate import SimulatedPatient, simulate_patient, simulate_pixels
+from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, write_datalist
+
+__all__ = ["describe_case", "prepare_phantom"]
+
+BODIES = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5, Vertebra.S1)
+
+
+def prepare_phantom(
+    out: Path,
+    *,
+    splits: Mapping[str, int],
+    seed: int,
+    max_matrix: int = 384,
+    jobs: int = 1,
+    on_case: Callable[[], None] | None = None,
+) -> Path:
+    """Simulate studies straight into a prepared folder; cases that are there already are kept.
+
+    Args:
+        out: Folder to write to.
+        splits: Number of studies of `training`, `validation` and `test`.
+        seed: Fixes the patients; sets with different seeds share none.
+        max_matrix: Largest stored matrix.
+        jobs: Processes.
+        on_case: Called after each case.
+
+    Returns:
+        The path of `datalist.json`.
+    """
+    total = sum(splits.values())
+    write = partial(_write_case, out, seed, max_matrix)
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs) as pool:
+            cases = list(_counted(pool.map(write, range(total), chunksize=4), on_case))
+    else:
+        cases = list(_counted(map(write, range(total)), on_case))
+    names = [case.case for case in cases]
+    ends = np.cumsum(list(splits.values()))
+    parts = {name: names[end - size : end] for (name, size), end in zip(splits.items(), ends.tolist(), strict=True)}
+    return write_datalist(out, study="phantom", source="simulated", cases=cases, splits=parts)
+
+
+def _counted(cases: Iterable[PreparedCase], on_case: Callable[[], None] | None) -> Iterator[PreparedCase]:
+    for case in cases:
+        if on_case is not None:
+            on_case()
+        yield case
+
+
+def _write_case(out: Path, seed: int, max_matrix: int, index: int) -> PreparedCase:
+    simulated = simulate_patient(index, seed=seed, max_matrix=max_matrix)
+    folder = out / "volumes" / str(simulated.study_id)
+    if not (folder / ".complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for series in simulate_pixels(simulated):
+            for block, (stack, pixels) in enumerate(zip(series.planned.stacks, series.pixels, strict=True)):
+                _save(pixels, stack.affine(), folder / f"{series.planned.role}_{block}.nii")
+                if series.planned.role.startswith("sagittal"):
+                    _save(body_labels(simulated.patient, stack), stack.affine(), folder / f"{series.planned.role}_bodies.nii.gz")
+        (folder / ".complete").touch()
+    return describe_case(simulated)
+
+
+def _save(pixels: npt.NDArray[np.generic], affine: Affine, path: Path) -> None:
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(pixels.transpose(2, 1, 0)), affine), path)
+
+
+def describe_case(simulated: SimulatedPatient) -> PreparedCase:
+    """What is true of a simulated study, as training reads it."""
+    spine, name = simulated.spine, str(simulated.study_id)
+    volumes = [
+        PreparedVolume(
+            f"volumes/{name}/{series.role}_{block}.nii",
+            series.role,
+            bodies=f"volumes/{name}/{series.role}_bodies.nii.gz" if series.role.startswith("sagittal") else None,
+            bodies_labelled=BODIES if series.role.startswith("sagittal") else (),
+        )
+        for series in simulated.series
+        for block in range(len(series.stacks))
+    ]
+    return PreparedCase(
+        case=name,
+        patient=name,
+        volumes=tuple(volumes),
+        discs={level: spine.disc_point(level) for level in LEVELS},
+        canals={level: spine.canal_point(level) for level in LEVELS},
+        vertebrae={body: spine.body_point(body) for body in BODIES},
+        targets={
+            target: PreparedTarget(spine.target_point(target), severity)
+            for target, severity in zip(TARGETS, simulated.reading.severities, strict=True)
+        },
+    )
