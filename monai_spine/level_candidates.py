@@ -10,13 +10,14 @@ from scipy.ndimage import maximum_filter
 
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
 
-__all__ = ["Candidate", "LocalizerMaps", "find_candidates", "peak_near"]
+__all__ = ["Candidate", "LocalizerMaps", "find_candidates", "maximum_around", "peak_near"]
 
 Maps = npt.NDArray[np.float32]
 
 _SEPARATION_MM = 12.0
 _CENTROID_RADIUS_MM = 8.0
 _EVIDENCE_RADIUS_MM = 6.0
+_MOST_SUMMITS = 100
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int 
     found = []
     for peak in peaks:
         center = _centroid(strongest, peak, maps.affine)
-        evidence = tuple(float(value) for value in _maximum_around(maps.discs, peak, maps.affine))
-        found.append(Candidate(center, evidence))
+        place = _as_point(apply_affine(maps.affine, peak))
+        evidence = maximum_around(maps.discs, maps.affine, around_ras_mm=place, reach_mm=_EVIDENCE_RADIUS_MM)
+        found.append(Candidate(center, tuple(float(value) for value in evidence)))
     return tuple(sorted(found, key=lambda candidate: -candidate.point_ras_mm[2]))
 
 
@@ -78,6 +80,13 @@ def peak_near(channel: npt.NDArray[np.float32], affine: Affine, *, around_ras_mm
     return _centroid(channel, peak, affine), float(part.max())
 
 
+def maximum_around(maps: Maps, affine: Affine, *, around_ras_mm: Point, reach_mm: float) -> npt.NDArray[np.float32]:
+    """The largest value of each map (N, i, j, k) within a distance of a point; 0 where the ball lies outside."""
+    box, distance = _ball(around_ras_mm, affine, maps.shape[1:], reach_mm)
+    part = maps[:, box[0], box[1], box[2]]
+    return np.asarray(np.where(distance <= reach_mm, part, 0.0).max((1, 2, 3), initial=0.0))
+
+
 def _peaks(
     volume: npt.NDArray[np.float32], spacing_mm: tuple[float, float, float], threshold: float
 ) -> list[npt.NDArray[np.int64]]:
@@ -89,7 +98,7 @@ def _peaks(
     part = volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     size = tuple(2 * max(1, round(_SEPARATION_MM / 2 / edge)) + 1 for edge in spacing_mm)
     summits = np.argwhere((part > threshold) & (part == maximum_filter(part, size=size, mode="constant"))) + low
-    summits = summits[np.argsort([-volume[tuple(summit)] for summit in summits], kind="stable")]
+    summits = summits[np.argsort(-volume[tuple(summits.T)], kind="stable")][:_MOST_SUMMITS]
     kept: list[npt.NDArray[np.int64]] = []
     for summit in summits:
         if all(np.linalg.norm((summit - other) * np.asarray(spacing_mm)) > _SEPARATION_MM for other in kept):
@@ -99,22 +108,20 @@ def _peaks(
 
 def _centroid(volume: npt.NDArray[np.float32], peak: npt.NDArray[np.int64], affine: Affine) -> Point:
     """Centre of mass of the squared values around a peak, of what exceeds half its height."""
-    box, distance = _ball(tuple(apply_affine(affine, peak)), affine, volume.shape, _CENTROID_RADIUS_MM)
+    box, distance = _ball(_as_point(apply_affine(affine, peak)), affine, volume.shape, _CENTROID_RADIUS_MM)
     part = volume[box]
     weight = np.where((distance <= _CENTROID_RADIUS_MM) & (part > 0.5 * volume[tuple(peak)]), part, 0.0).astype(float) ** 2
     indices = np.stack(np.meshgrid(*(np.arange(axis.start, axis.stop) for axis in box), indexing="ij"), -1)
-    r, a, s = apply_affine(affine, (indices * weight[..., None]).sum((0, 1, 2)) / weight.sum())
-    return float(r), float(a), float(s)
+    return _as_point(apply_affine(affine, (indices * weight[..., None]).sum((0, 1, 2)) / weight.sum()))
 
 
-def _maximum_around(maps: Maps, peak: npt.NDArray[np.int64], affine: Affine) -> npt.NDArray[np.float32]:
-    box, distance = _ball(tuple(apply_affine(affine, peak)), affine, maps.shape[1:], _EVIDENCE_RADIUS_MM)
-    part = maps[:, box[0], box[1], box[2]]
-    return np.asarray(np.where(distance <= _EVIDENCE_RADIUS_MM, part, 0.0).max((1, 2, 3)))
+def _as_point(values: npt.NDArray[np.float64]) -> Point:
+    r, a, s = (float(value) for value in values)
+    return r, a, s
 
 
 def _ball(
-    center_ras_mm: tuple[float, ...], affine: Affine, shape: tuple[int, ...], radius_mm: float
+    center_ras_mm: Point, affine: Affine, shape: tuple[int, ...], radius_mm: float
 ) -> tuple[tuple[slice, slice, slice], npt.NDArray[np.float64]]:
     """The box of voxels around a point, and each voxel's distance from it in mm."""
     middle = apply_affine(invert_affine(affine), center_ras_mm)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from monai_spine.anatomy import LEVELS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Point, apply_affine, spacing_of
-from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, peak_near
-from monai_spine.level_sequence import ColumnPrior, Numbering, number_column
+from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, maximum_around, peak_near
+from monai_spine.level_sequence import STANDARD_PRIOR, ColumnPrior, Numbering, number_column
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 
 __all__ = ["SURE", "decode_levels", "is_sure"]
@@ -30,8 +33,21 @@ _BODY_REACH_MM = (19.0, 40.0)
 _SMALLEST_BODY_MM3 = 2000.0
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a vertebral body should be: the named discs beside it, its centre in mm, and the direction of the column there."""
+
+    discs: tuple[int, ...]
+    center: Floats
+    down: Floats
+
+
 def decode_levels(
-    maps: LocalizerMaps, *, series_instance_uid: str | None = None, prior: ColumnPrior = ColumnPrior(), source: str = "the volume"
+    maps: LocalizerMaps,
+    *,
+    series_instance_uid: str | None = None,
+    prior: ColumnPrior = STANDARD_PRIOR,
+    source: str = "the volume",
 ) -> Levels:
     """Name what the localiser saw, all levels at once.
 
@@ -45,7 +61,7 @@ def decode_levels(
         LevelsNotFoundError: Fewer than two discs can be named.
     """
     candidates = find_candidates(maps)
-    numbering = number_column(candidates, lambda upper, lower, level: _body_between(maps, upper, lower, level), prior)
+    numbering = number_column(candidates, lambda upper, lower: _body_between(maps, upper, lower), prior)
     named = {level: candidates[index] for level, index in enumerate(numbering.assigned) if index is not None}
     sure = [level for level in named if _confidence(numbering, level) >= SURE / 2]
     if len(sure) < _FEWEST_LEVELS:
@@ -70,7 +86,9 @@ def _confidence(numbering: Numbering, level: int) -> float:
     return 0.0 if index is None else float(numbering.probability[index, level])
 
 
-def _level_point(maps: LocalizerMaps, numbering: Numbering, points: dict[int, Floats], level: int, uid: str | None) -> LevelPoint:
+def _level_point(
+    maps: LocalizerMaps, numbering: Numbering, points: Mapping[int, Floats], level: int, uid: str | None
+) -> LevelPoint:
     confidence = _confidence(numbering, level)
     others = float(numbering.probability[numbering.assigned[level]].sum()) - confidence
     canal = _canal(maps, points, level)
@@ -94,14 +112,14 @@ def _column_flags(levels: tuple[LevelPoint, ...]) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def _down(points: dict[int, Floats], level: int) -> Floats:
+def _down(points: Mapping[int, Floats], level: int) -> Floats:
     """Direction of the column at a level, from the named neighbours; straight down where there is none."""
     near = [points[other] for other in (level - 1, level, level + 1) if other in points]
     step = near[-1] - near[0] if len(near) > 1 else np.array([0.0, 0.0, -1.0])
     return np.asarray(step / np.linalg.norm(step))
 
 
-def _canal(maps: LocalizerMaps, points: dict[int, Floats], level: int) -> Point | None:
+def _canal(maps: LocalizerMaps, points: Mapping[int, Floats], level: int) -> Point | None:
     """The canal behind a disc: where the level's own map peaks there, else where any level's does."""
     back = np.cross(_down(points, level), [1.0, 0.0, 0.0])
     back = back / np.linalg.norm(back) * (-1 if back[1] > 0 else 1)
@@ -113,15 +131,15 @@ def _canal(maps: LocalizerMaps, points: dict[int, Floats], level: int) -> Point 
     return None
 
 
-def _body_between(maps: LocalizerMaps, upper: Candidate, lower: Candidate, level: int) -> float:
-    """Probability that the body between two discs is the one below disc `level`; 0.5 where no body is seen."""
+def _body_between(maps: LocalizerMaps, upper: Candidate, lower: Candidate) -> list[float]:
+    """For each body, the probability that it is the one between two discs; 0.5 each where no body is seen."""
     middle = _as_point((np.asarray(upper.point_ras_mm) + np.asarray(lower.point_ras_mm)) / 2)
-    seen = [peak_near(channel, maps.affine, around_ras_mm=middle, reach_mm=_BODY_RADIUS_MM)[1] for channel in maps.bodies]
-    return seen[level + 1] + 0.5 * (1 - max(seen))
+    seen = maximum_around(maps.bodies, maps.affine, around_ras_mm=middle, reach_mm=_BODY_RADIUS_MM)
+    return [float(value) for value in seen + 0.5 * (1 - seen.max())]
 
 
 def _bodies(
-    maps: LocalizerMaps, points: dict[int, Floats], confidence: dict[int, float]
+    maps: LocalizerMaps, points: Mapping[int, Floats], confidence: Mapping[int, float]
 ) -> tuple[BodyMap, tuple[VertebraPoint, ...]]:
     """Give each voxel that is any body to the vertebra that the numbering puts there."""
     strongest = maps.bodies.max(axis=0)
@@ -133,40 +151,40 @@ def _bodies(
     places = apply_affine(maps.affine, voxels)
     owner = _owners(places, centers)
     vertebrae = []
-    for vertebra, (beside, _, _) in centers.items():
+    for vertebra, place in centers.items():
         mine = owner == BODY_VALUES[vertebra]
         if mine.sum() * np.prod(spacing_of(maps.affine)) < _SMALLEST_BODY_MM3:
             continue
         labels[tuple(voxels[mine].T)] = BODY_VALUES[vertebra]
-        certainty = max(confidence[level] for level in beside) * float(strongest[tuple(voxels[mine].T)].mean())
+        certainty = max(confidence[level] for level in place.discs) * float(strongest[tuple(voxels[mine].T)].mean())
         vertebrae.append(VertebraPoint(vertebra, _as_point(places[mine].mean(0)), round(certainty, 4)))
     return BodyMap(labels, maps.affine), tuple(vertebrae)
 
 
-def _expected_bodies(points: dict[int, Floats]) -> dict[Vertebra, tuple[tuple[int, ...], Floats, Floats]]:
-    """For each vertebra beside a named disc: those discs, where its centre should be, and the direction of the column there."""
-    expected = {}
+def _expected_bodies(points: Mapping[int, Floats]) -> dict[Vertebra, _Place]:
+    """For each vertebra beside a named disc: where it should be."""
+    expected: dict[Vertebra, _Place] = {}
     for position, vertebra in enumerate(BODY_VALUES):
         above, below = position - 1, position
         beside = tuple(level for level in (above, below) if level in points)
         if len(beside) == 2:
             step = points[below] - points[above]
-            expected[vertebra] = (beside, (points[above] + points[below]) / 2, step / np.linalg.norm(step))
+            expected[vertebra] = _Place(beside, (points[above] + points[below]) / 2, step / np.linalg.norm(step))
         elif beside:
             down = _down(points, beside[0])
             offset = down * _HALF_SPACING_MM * (1 if beside[0] == above else -1)
-            expected[vertebra] = (beside, points[beside[0]] + offset, down)
+            expected[vertebra] = _Place(beside, points[beside[0]] + offset, down)
     return expected
 
 
-def _owners(places: Floats, centers: dict[Vertebra, tuple[tuple[int, ...], Floats, Floats]]) -> npt.NDArray[np.int64]:
+def _owners(places: Floats, centers: Mapping[Vertebra, _Place]) -> npt.NDArray[np.int64]:
     """Label value of the vertebra that each place belongs to: the nearest centre, if it is near enough."""
     nearest = np.full(len(places), np.inf)
     owner = np.zeros(len(places), int)
-    for vertebra, (beside, center, down) in centers.items():
-        offset = places - center
-        along = np.abs(offset @ down)
-        reach = _BODY_REACH_MM[0] if len(beside) == 1 else np.inf
+    for vertebra, place in centers.items():
+        offset = places - place.center
+        along = np.abs(offset @ place.down)
+        reach = _BODY_REACH_MM[0] if len(place.discs) == 1 else np.inf
         distance = np.linalg.norm(offset, axis=1)
         better = (distance < nearest) & (along < reach) & (distance < _BODY_REACH_MM[1])
         nearest[better], owner[better] = distance[better], BODY_VALUES[vertebra]

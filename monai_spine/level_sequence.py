@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,10 @@ import numpy.typing as npt
 from monai_spine.anatomy import LEVELS
 from monai_spine.level_candidates import Candidate
 
-__all__ = ["ColumnPrior", "Numbering", "number_column"]
+__all__ = ["STANDARD_PRIOR", "ColumnPrior", "Numbering", "number_column"]
 
 Floats = npt.NDArray[np.float64]
-BodyEvidence = Callable[[Candidate, Candidate, int], float]
+BodyEvidence = Callable[[Candidate, Candidate], Sequence[float]]
 
 _TINY = -1e9
 
@@ -50,6 +51,10 @@ class ColumnPrior:
     floor: float = 0.02
 
 
+STANDARD_PRIOR = ColumnPrior()
+"""The prior that the pipeline uses."""
+
+
 @dataclass(frozen=True)
 class Numbering:
     """Which candidate bears which name.
@@ -63,13 +68,12 @@ class Numbering:
     probability: Floats
 
 
-def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, prior: ColumnPrior = ColumnPrior()) -> Numbering:
+def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, prior: ColumnPrior = STANDARD_PRIOR) -> Numbering:
     """Name the candidates.
 
     Args:
         candidates: From the head down.
-        body_evidence: Takes two candidates and the position in `LEVELS` of the upper one's name; gives the probability that the
-            body between them is the one that this name asks for.
+        body_evidence: Takes two candidates; gives for each body L1 … L5, S1 the probability that it is the one between them.
         prior: What is expected of a column.
     """
     if not candidates:
@@ -92,16 +96,15 @@ def _edge_scores(candidates: Sequence[Candidate], body_evidence: BodyEvidence, p
     count, levels = len(candidates), len(LEVELS)
     points = np.array([candidate.point_ras_mm for candidate in candidates])
     scores = np.full((count, levels, count, levels), _TINY)
-    for upper in range(count):
-        for lower in range(upper + 1, count):
-            distance = float(np.linalg.norm(points[lower] - points[upper]))
-            for gap, price in ((1, 0.0), (2, np.log(prior.skipped))):
-                deviation = (np.log(distance / (gap * prior.spacing_mm))) / prior.spacing_spread
-                for level in range(levels - gap):
-                    body = body_evidence(candidates[upper], candidates[lower], level) if gap == 1 else 0.5
-                    scores[upper, level, lower, level + gap] = (
-                        price - 0.5 * deviation**2 + prior.body_weight * np.log(2 * (body + prior.floor))
-                    )
+    for upper, lower in combinations(range(count), 2):
+        distance = float(np.linalg.norm(points[lower] - points[upper]))
+        bodies = body_evidence(candidates[upper], candidates[lower]) if distance < 2 * prior.spacing_mm else [0.5] * (levels + 1)
+        for gap, price in ((1, 0.0), (2, np.log(prior.skipped))):
+            deviation = np.log(distance / (gap * prior.spacing_mm)) / prior.spacing_spread
+            for level in range(levels - gap):
+                body = bodies[level + 1] if gap == 1 else 0.5
+                gain = prior.body_weight * np.log(2 * (body + prior.floor))
+                scores[upper, level, lower, level + gap] = price - 0.5 * deviation**2 + gain
     return scores
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from monai_spine.anatomy import Level, Vertebra
@@ -91,8 +92,9 @@ class Levels:
 def localize_levels(volumes: Sequence[Volume], bundle: Bundle, *, device: str = "cpu", network: Any = None) -> Levels:
     """Find the levels on the sagittal volumes of one study.
 
-    The first volume is asked first; the others only if it does not show all five discs surely. The column with the greatest sum of
-    confidences is taken whole: points of several series are never mixed. Points hold for every series of the frame of reference.
+    The first volume is asked first; the others only if it does not show all five discs surely. The column with the greatest
+    sum of confidences is taken whole: points of several series are never mixed. Points hold for every series of the frame of
+    reference.
 
     Args:
         volumes: Sagittal volumes of one frame of reference, the preferred one (T2) first.

@@ -5,7 +5,8 @@ No key begins with another key's name and `_` (monai 1.6 takes `image_*` for met
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
 from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedVolume, read_datalist
 
-__all__ = ["BODIES", "POINT_NAMES", "Datalist", "grading_items", "localizer_items", "mixed_items", "read_datalist"]
+__all__ = [
+    "BODIES",
+    "POINT_NAMES",
+    "Datalist",
+    "grading_items",
+    "localizer_items",
+    "mixed_items",
+    "read_datalist",
+    "sampling_weights",
+]
 
 BODIES: tuple[Vertebra, ...] = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5, Vertebra.S1)
 """Vertebral bodies of the localiser's masks; label value = position + 1."""
@@ -59,28 +69,46 @@ def _localizer_item(datalist: Datalist, case: PreparedCase, volume: PreparedVolu
     }
 
 
-def mixed_items(
-    datalists: Path | str | Sequence[Path | str], split: str, *, repeats: Sequence[int] | None = None, limit: int | None = None
-) -> list[Item]:
+def mixed_items(datalists: Path | str | Sequence[Path | str], split: str, *, limit: int | None = None) -> list[Item]:
     """The localiser's items of one or several prepared folders, one after the other.
 
     Args:
         datalists: A prepared folder, or several.
         split: `training`, `validation` or `test`.
-        repeats: How often each folder's items are listed, so that a small set is drawn as often as a large one.
         limit: At most so many items of each folder (the first ones).
 
     Raises:
-        TableError: `repeats` does not have one positive number per folder, or a folder has no data list.
+        TableError: A folder has no data list, or none of them has anything in this split.
     """
     folders = [datalists] if isinstance(datalists, (str, Path)) else list(datalists)
-    times = [1] * len(folders) if repeats is None else [int(number) for number in repeats]
-    if len(times) != len(folders) or any(number < 1 for number in times):
-        raise TableError(f"repeats is {times} for {len(folders)} prepared folders: give one positive whole number per folder.")
-    items: list[Item] = []
-    for folder, number in zip(folders, times, strict=True):
-        items += localizer_items(read_datalist(folder), split)[:limit] * number
+    items = [item for folder in folders for item in localizer_items(read_datalist(folder), split)[:limit]]
+    if not items:
+        raise TableError(
+            f"There is nothing in split {split!r} of {', '.join(map(str, folders))}. Prepare data that has this split."
+        )
     return items
+
+
+def sampling_weights(items: Sequence[Item], shares: Mapping[str, float] | None = None) -> list[float]:
+    """How likely each item is drawn, so that data sets of different sizes are mixed in a stated ratio.
+
+    Args:
+        items: Items with `study`.
+        shares: Share of each data set by name; None gives every data set the same.
+
+    Returns:
+        One weight per item; they add up to 1.
+
+    Raises:
+        TableError: A data set among the items has no share.
+    """
+    counts = Counter(item["study"] for item in items)
+    wanted = dict.fromkeys(counts, 1.0) if shares is None else {name: float(share) for name, share in shares.items()}
+    without = sorted(set(counts) - set(wanted))
+    if without:
+        raise TableError(f"No sampling share is given for {', '.join(without)}. Shares are given for: {', '.join(wanted)}.")
+    total = sum(wanted[name] for name in counts)
+    return [wanted[item["study"]] / total / counts[item["study"]] for item in items]
 
 
 def grading_items(datalist: Datalist, split: str, condition: Condition | str, role: str) -> list[Item]:

@@ -65,4 +65,5 @@ class LocalizerLoss(nn.Module):
 
 
 def _weighted(values: Tensor, weight: Tensor) -> Tensor:
-    return (values * weight).sum() / weight.sum().clamp_min(1.0)
+    """Mean over the labelled channels of each example, then over the batch, so that batches may be split among processes."""
+    return ((values * weight).sum(1) / weight.sum(1).clamp_min(1.0)).mean()

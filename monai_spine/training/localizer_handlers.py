@@ -1,0 +1,192 @@
+"""What only the localiser's engines need: batches, decoded levels, a table at the end, pictures for TensorBoard, saved levels."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ignite import distributed as idist
+from ignite.engine import Engine, Events
+
+from monai_spine.training.localizer_metrics import found_levels
+
+__all__ = [
+    "DecodeLevels",
+    "LevelPictures",
+    "LevelTable",
+    "SaveLevels",
+    "SaveMetrics",
+    "prepare_training_batch",
+    "prepare_validation_batch",
+]
+
+_log = logging.getLogger(__name__)
+
+_TARGET_KEYS = ("target", "weight")
+_TRUTH_KEYS = ("points", "estimated", "bodies", "marked", "case", "study")
+
+
+def prepare_training_batch(
+    batch: Mapping[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Image and what the loss asks for: `target` (B, 16, R, A, S) and `weight` (B, 16)."""
+    return _moved(batch["image"], device, non_blocking), {key: _moved(batch[key], device, non_blocking) for key in _TARGET_KEYS}
+
+
+def prepare_validation_batch(
+    batch: Mapping[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Image (kept with its affine) and what the metrics ask for."""
+    return batch["image"].to(device=device, non_blocking=non_blocking), {key: batch[key] for key in _TRUTH_KEYS if key in batch}
+
+
+def _moved(tensor: Any, device: Any, non_blocking: bool) -> torch.Tensor:
+    plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+    return torch.as_tensor(plain).to(device=device, non_blocking=non_blocking)
+
+
+class DecodeLevels:
+    """Postprocessing of one decollated output: adds `levels`, decoded from `pred` (probabilities) and the image's affine."""
+
+    def __call__(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        return {**output, "levels": found_levels(output)}
+
+
+class LevelTable:
+    """Print the metrics of `LevelAccuracy` as a table, one line per data set and structure. Attach it to the evaluator.
+
+    Args:
+        metric: Its name among the evaluator's metrics.
+    """
+
+    def __init__(self, metric: str = "levels") -> None:
+        self.metric = metric
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        values: Mapping[str, float] = engine.state.metrics.get(self.metric, {})
+        lines = ["data set, structure         count  within 5 mm  within 10 mm  median mm"]
+        for prefix in [name.removesuffix(" count") for name in values if name.endswith(" count")]:
+            count, median = values[f"{prefix} count"], values[f"{prefix} median mm"]
+            within = [values[f"{prefix} within {limit} mm"] for limit in (5, 10)]
+            lines.append(f"{prefix:27s} {count:5.0f}  {within[0]:11.1%}  {within[1]:12.1%}  {median:9.2f}")
+        if "body_dice" in engine.state.metrics:
+            lines.append(f"vertebral bodies, mean Dice {engine.state.metrics['body_dice']:.3f}")
+        if idist.get_rank() == 0:
+            _log.info("\n%s", "\n".join(lines))
+
+
+class LevelPictures:
+    """Write slices with the heatmaps on them to TensorBoard. Attach it to the evaluator.
+
+    Args:
+        writer: Where to write.
+        count: Pictures per validation: the first cases.
+    """
+
+    def __init__(self, writer: Any, count: int = 4) -> None:
+        self.writer, self.count = writer, count
+        self._shown = 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _start(self, engine: Engine) -> None:
+        self._shown = 0
+
+    def __call__(self, engine: Engine) -> None:
+        for output in engine.state.output:
+            if self._shown < self.count:
+                picture = heatmap_picture(np.asarray(output["image"].cpu())[0], np.asarray(output["pred"].float().cpu()))
+                self.writer.add_image(f"levels/{self._shown}", picture, engine.state.epoch)
+                self._shown += 1
+
+
+def heatmap_picture(image: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The sagittal slice with the strongest disc: grey image, discs red, canal green, bodies blue.
+
+    Args:
+        image: (R, A, S), 0 to 1.
+        probabilities: (16, R, A, S).
+
+    Returns:
+        (3, S, A), 0 to 1, head up, front to the left.
+    """
+    layers = [probabilities[0:5].max(0), probabilities[5:10].max(0), 0.5 * probabilities[10:].max(0)]
+    middle = int(layers[0].max((1, 2)).argmax())
+    base = np.clip(image[middle], 0, 1)
+    colored = np.stack([np.clip(0.8 * base + layer[middle], 0, 1) for layer in layers])
+    return np.ascontiguousarray(np.flip(colored.transpose(0, 2, 1), (1, 2)))
+
+
+class SaveLevels:
+    """Write `<image>_levels.json` for each image of an inference run. Attach it to the evaluator.
+
+    Args:
+        output_dir: Where the files go.
+    """
+
+    def __init__(self, output_dir: Path | str) -> None:
+        self.output_dir = Path(output_dir)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        for output in engine.state.output:
+            source = Path(str(output["image"].meta.get("filename_or_obj", "image"))).name
+            path = self.output_dir / f"{source.removesuffix('.gz').removesuffix('.nii')}_levels.json"
+            levels = output["levels"] if "levels" in output else found_levels(output)
+            path.write_text(json.dumps(_document(levels), indent=1), encoding="utf-8")
+
+
+class SaveMetrics:
+    """Write the metrics of an evaluation as JSON. Attach it to the evaluator.
+
+    Args:
+        path: File to write.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            values = {name: value for name, value in engine.state.metrics.items() if isinstance(value, (int, float))}
+            self.path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def _document(levels: Any) -> dict[str, Any]:
+    if levels is None:
+        return {"levels": [], "vertebrae": [], "flags": ["no_lumbar_spine_found"]}
+    return {
+        "levels": [
+            {
+                "level": found.level.label,
+                "point_ras_mm": list(found.disc_ras_mm),
+                "canal_ras_mm": None if found.canal_ras_mm is None else list(found.canal_ras_mm),
+                "confidence": found.confidence,
+                "flags": list(found.flags),
+            }
+            for found in levels.levels
+        ],
+        "vertebrae": [
+            {"vertebra": body.vertebra.label, "point_ras_mm": list(body.point_ras_mm), "confidence": body.confidence}
+            for body in levels.vertebrae
+        ],
+        "flags": list(levels.flags),
+    }
