@@ -12,7 +12,6 @@ from monai_spine.anatomy import TARGETS
 from monai_spine.errors import TableError
 from monai_spine.phantom.readers import reader_posterior
 from monai_spine.studies.priors import submission_prior
-from monai_spine.studies.rsna2024 import read_solution
 from monai_spine.training.score import Score, official_score, reweight
 
 __all__ = ["Bounds", "floor", "normalised_score"]
@@ -41,12 +40,13 @@ def floor(folder: Path | str) -> Bounds:
         TableError: A table is missing or the two do not belong together.
     """
     folder = Path(folder)
-    solution = read_solution(folder / "train.csv")
     try:
+        solution = pd.read_csv(folder / "train.csv", dtype=str, keep_default_na=False)
         latents = pd.read_csv(folder / "latents.csv", dtype={"study_id": str}).set_index("study_id")
     except (OSError, ValueError) as error:
-        path = folder / "latents.csv"
-        raise TableError(f"{path} cannot be read ({error}). The floor is known for simulated sets only.") from error
+        raise TableError(
+            f"The tables of {folder} cannot be read ({error}). The floor is known for sets that `monai-spine phantom` wrote only."
+        ) from error
     best = reweight(reader_posterior(latents[[target.slug for target in TARGETS]].to_numpy(float)))
     prior = np.broadcast_to([submission_prior(target) for target in TARGETS], best.shape)
     studies = list(latents.index)
