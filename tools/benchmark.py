@@ -1,0 +1,204 @@
+"""Measure reading speed, seconds per study and peak memory, in one run on one machine.
+
+    .venv/bin/python tools/benchmark.py                             # prints the table
+    .venv/bin/python tools/benchmark.py --write docs/performance.md
+
+The study is simulated: three series of 20 slices of 512 × 512 pixels, uncompressed. The machine should have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMATS = ("json", "csv", "html", "png")
+READING_TARGET, LOADED_TARGET_S, COLD_TARGET_S, MEMORY_TARGET_GB = 1.5, 8.0, 20.0, 3.0
+_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the table: what was measured, its value and the value that it has to stay below (None: for information)."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        target = "" if self.target is None else f"≤ {self.target:g} {self.unit}".strip()
+        return self.name, f"{self.value:.2f} {self.unit}".strip(), target
+
+    @property
+    def missed(self) -> bool:
+        return self.target is not None and self.value > self.target
+
+
+def main() -> int:
+    """Measure, print, and write if asked to; 1 where a target is missed."""
+    options = _options()
+    with tempfile.TemporaryDirectory(prefix="monai-spine-benchmark-") as folder:
+        study = options.study or write_study(Path(folder) / "study", slices=options.slices, matrix=options.matrix)
+        measures = [
+            *reading(study, repeats=options.repeats),
+            *cold_start(study, Path(folder) / "cold", bundles=options.bundles),
+            *loaded(study, Path(folder) / "loaded", bundles=options.bundles),
+        ]
+    simulated = f"simulated: three series of {options.slices} slices, {options.matrix} × {options.matrix}, uncompressed"
+    text = document(measures, simulated if options.study is None else f"`{options.study.name}`")
+    print(text)
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+    return int(any(measure.missed for measure in measures))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--study", type=Path, help="measure this DICOM study instead of a simulated one")
+    parser.add_argument("--slices", type=int, default=20, help="slices of each simulated series")
+    parser.add_argument("--matrix", type=int, default=512, help="rows and columns of each simulated slice")
+    parser.add_argument("--repeats", type=int, default=5, help="times that reading is measured; the best counts")
+    parser.add_argument("--bundles", type=Path, help="folder of bundles, where it is not the usual one")
+    parser.add_argument("--write", type=Path, help="write the table to this Markdown file")
+    return parser.parse_args()
+
+
+def write_study(folder: Path, *, slices: int, matrix: int, seed: int = 0) -> Path:
+    """Simulate a patient whose three series have one stack each, of a fixed number and size of slices."""
+    from monai_spine.phantom.dicom import write_series
+    from monai_spine.phantom.simulate import simulate_patient, simulate_pixels
+
+    patients = (simulate_patient(index, seed=seed) for index in range(_ATTEMPTS))
+    patient = next(one for one in patients if all(len(series.stacks) == 1 for series in one.series))
+    fixed = tuple(replace(series, stacks=(_fixed(series.stacks[0], slices, matrix),)) for series in patient.series)
+    patient = replace(patient, series=fixed)
+    for position, series in enumerate(simulate_pixels(patient)):
+        write_series(patient, series, folder / str(position), position=position)
+    return folder
+
+
+def _fixed(stack: Any, slices: int, matrix: int) -> Any:
+    share = np.linspace(0, 1, slices)[:, None]
+    centers = stack.centers_ras_mm[0] * (1 - share) + stack.centers_ras_mm[-1] * share
+    return replace(stack, centers_ras_mm=centers, stored=(matrix, matrix))
+
+
+def reading(study: Path, *, repeats: int) -> Iterator[Measure]:
+    """Headers, roles and volumes of all series, against bare pydicom on the same files; both from a warm disk cache."""
+    files = sorted(path for path in study.rglob("*") if path.is_file())
+    bare, ours = [], []
+    for _ in range(repeats):
+        bare.append(_seconds(lambda: _read_bare(files)))
+        ours.append(_seconds(lambda: _read_ours(study)))
+    yield Measure(f"Bare pydicom, dcmread and pixel_array of {len(files)} files", min(bare), "s")
+    yield Measure("Study, roles and volumes of the same files", min(ours), "s")
+    yield Measure("Ratio of the two", min(ours) / min(bare), "", READING_TARGET)
+
+
+def _read_bare(files: list[Path]) -> int:
+    import pydicom
+
+    return sum(int(pydicom.dcmread(file).pixel_array[0, 0]) for file in files)
+
+
+def _read_ours(study: Path) -> int:
+    from monai_spine.series import assign_roles
+    from monai_spine.study import open_study
+    from monai_spine.volume import load_series
+
+    with open_study(study) as opened:
+        assign_roles(opened)
+        return sum(volume.array.size for series in opened.series for volume in load_series(series))
+
+
+def cold_start(study: Path, output: Path, *, bundles: Path | None) -> Iterator[Measure]:
+    """A new process runs the command; its own peak memory is what the kernel counted."""
+    chosen = [] if bundles is None else ["--bundles", str(bundles)]
+    command = [sys.executable, "-c", "from monai_spine.cli import main; main()", "analyze", str(study), "-o", str(output)]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--quiet", "--device", "cpu", "--formats", ",".join(FORMATS), *chosen])
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"`monai-spine analyze` ended with exit code {process.returncode}: nothing to measure.")
+    yield Measure("One study from a cold start, report included", seconds, "s", COLD_TARGET_S)
+    yield Measure("Peak memory of that process", usage.ru_maxrss / 1024**2, "GB", MEMORY_TARGET_GB)
+
+
+def loaded(study: Path, output: Path, *, bundles: Path | None) -> Iterator[Measure]:
+    """The second analysis in one process, report included, and its steps."""
+    from monai_spine.pipeline import analyze, load_models
+    from monai_spine.report import write_result
+
+    models = load_models(bundles, device="cpu")
+    found: list[Any] = []
+
+    def once() -> None:
+        analysis = analyze(study, models=models)
+        write_result(analysis.result, analysis.images, output, formats=FORMATS)
+        found.append(analysis.result)
+
+    once()
+    total = _seconds(once)
+    steps = dict(found[-1].provenance["seconds"])
+    yield Measure("One study once loaded, report included", total, "s", LOADED_TARGET_S)
+    for step, seconds in steps.items():
+        yield Measure(f"· of it: {step}", seconds, "s")
+    yield Measure("· of it: write", total - sum(steps.values()), "s")
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def document(measures: list[Measure], about: str) -> str:
+    """The table as Markdown, with the machine and how to measure again."""
+    rows = "\n".join(f"| {name} | {value} | {target} |" for name, value, target in (measure.cells for measure in measures))
+    return f"""# Performance
+
+Written by `tools/benchmark.py`, in one run. The study is {about}. No GPU is used.
+
+| what | measured | target |
+|---|---:|---:|
+{rows}
+
+{machine()}.
+
+Reading is measured with the files in the disk cache and counts the best of several runs; the rest is measured once. Measure again:
+
+    .venv/bin/python tools/benchmark.py --write docs/performance.md
+"""
+
+
+def machine() -> str:
+    """Processor, cores, memory and versions, in one line."""
+    import monai
+    import pydicom
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    packages = (("Python", platform.python_version()), ("torch", torch.__version__), ("monai", monai.__version__))
+    versions = ", ".join(f"{name} {version}" for name, version in (*packages, ("pydicom", pydicom.__version__)))
+    return f"Machine: {model}, {os.cpu_count()} cores, {memory:.0f} GB; {versions}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
