@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def canal_point(index: int) -> Point:
     return r, a - 25.0, s
 
 
+@cache
 def drawn_volume(role: Role = Role.SAGITTAL_T2) -> Volume:
     """A sagittal or axial block with grey bodies, discs and a bright canal; a bright mark in the patient's left half only."""
     spacing = (4.0, 1.0, 1.0) if role is not Role.AXIAL_T2 else (1.0, 1.0, 4.0)
@@ -53,6 +54,7 @@ def drawn_volume(role: Role = Role.SAGITTAL_T2) -> Volume:
                   sop_instance_uids=tuple(f"{UIDS[role]}.{number + 1}" for number in range(shape[slice_axis])))  # fmt: skip
 
 
+@cache
 def body_map() -> BodyMap:
     """L1 to S1 as boxes between the discs, on a grid of 2 mm."""
     shape = (30, 80, 115)
@@ -91,7 +93,8 @@ def drawn_crop(volume: Volume, center_ras_mm: Point, *, axial: bool = False) -> 
     return Crop(volume.array[i, j, k], affine, coverage=1.0)
 
 
-def case_grade(target: Target, volumes: Mapping[Role, Volume]) -> Grade:
+@cache
+def case_grade(target: Target) -> Grade:
     """Severe at L4/L5, moderate at L3/L4, otherwise normal; the left subarticular targets at L1/L2 cannot be assessed."""
     number = LEVELS.index(target.level)
     if target.condition is Condition.SUBARTICULAR_STENOSIS and number == 0:
@@ -106,7 +109,7 @@ def case_grade(target: Target, volumes: Mapping[Role, Volume]) -> Grade:
     r, a, s = canal_point(number)
     aside = {Side.LEFT: -9.0, Side.RIGHT: 9.0, None: 0.0}[target.side]
     point = (r + aside, a, s)
-    crop = drawn_crop(volumes[role], point, axial=role is Role.AXIAL_T2)
+    crop = drawn_crop(drawn_volume(role), point, axial=role is Role.AXIAL_T2)
     severity = {3: 2, 2: 1}.get(number, 0)
     if target.side is Side.LEFT and number == 4:
         severity = 1
@@ -136,7 +139,7 @@ def case(**changes: Any) -> tuple[StudyResult, ReportImages]:
             description=HOSTILE,
         ),
     )
-    grades = tuple(case_grade(target, volumes) for target in TARGETS)
+    grades = tuple(case_grade(target) for target in TARGETS)
     given: dict[str, Any] = {
         "study_instance_uid": "1.2.826.0.1",
         "source": "studies/<b>one</b>",
