@@ -130,7 +130,7 @@ def crop_block(volume: Volume, center_ras_mm: Point, *, size_mm: Triple, shape: 
             f"(at least {100 * min_coverage:.0f} % is needed). "
             "Choose a series that covers this level with --series, or leave it out with --levels."
         )
-    return resample_block(volume, affine, shape)
+    return Crop(array=resample_block(volume, affine, shape), affine=affine, coverage=coverage)
 
 
 def crop_affine(volume_affine: Affine, center_ras_mm: Point, *, size_mm: Triple, shape: Shape) -> Affine:
@@ -143,7 +143,7 @@ def crop_affine(volume_affine: Affine, center_ras_mm: Point, *, size_mm: Triple,
     return result
 
 
-def resample_block(volume: Volume, affine: Affine, shape: Shape) -> Crop:
+def resample_block(volume: Volume, affine: Affine, shape: Shape) -> npt.NDArray[np.float32]:
     """Sample a scan at the voxels of a grid, however it lies, as `crop_block` does, whatever the coverage.
 
     Args:
@@ -153,7 +153,7 @@ def resample_block(volume: Volume, affine: Affine, shape: Shape) -> Crop:
     """
     to_voxel = invert_affine(volume.affine) @ affine
     array, to_array = _local_array(volume.array, to_voxel, shape)
-    return Crop(array=sample_linear(array, to_array, shape), affine=affine, coverage=_coverage(volume, affine, shape))
+    return sample_linear(array, to_array, shape)
 
 
 def coverage_of(volume: Volume, center_ras_mm: Point, *, size_mm: Triple) -> float:

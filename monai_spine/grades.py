@@ -139,7 +139,7 @@ def _placed(
     if not volumes.get(role):
         return Grade(target, "not_assessable", reason=f"the study has no {_series_label(role)} series")
     if frame is None or target.level not in grader.spec.offset_mm:
-        return Grade(target, "not_assessable", reason=f"{target.level.label} was not found in the scan")
+        return Grade(target, "not_assessable", reason=f"{target.level.label}, or the canal beside it, was not found")
     return _cropped(target, frame.point(grader.spec.offset_mm[target.level], target.side), volumes[role], grader.spec)
 
 

@@ -18,7 +18,7 @@ from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Point, Triple
 
 if TYPE_CHECKING:
-    from monai_spine.levels import LevelPoint, Levels
+    from monai_spine.levels import Levels
 
 __all__ = ["CANAL_OFFSET_MM", "FORAMINAL_OFFSET_MM", "SUBARTICULAR_OFFSET_MM", "ColumnFrame", "column_frames", "target_point"]
 
@@ -67,13 +67,15 @@ class ColumnFrame:
 
 
 def column_frames(levels: Levels) -> dict[Level, ColumnFrame]:
-    """The column's axes at each level that was found. With one level alone, up is the scanner's own."""
-    found = sorted(levels.levels, key=lambda level: list(Level).index(level.level))
-    canals = np.array([level.canal_ras_mm for level in found], dtype=float).reshape(-1, 3)
-    discs = np.array([level.disc_ras_mm for level in found], dtype=float).reshape(-1, 3)
+    """The column's axes at each level whose canal was seen. With one level alone, up is the scanner's own."""
+    seen = {point.level: point.canal_ras_mm for point in levels.levels if point.canal_ras_mm is not None}
+    found = sorted((point for point in levels.levels if point.level in seen), key=lambda point: list(Level).index(point.level))
+    canals = np.array([seen[point.level] for point in found], dtype=float).reshape(-1, 3)
+    discs = np.array([point.disc_ras_mm for point in found], dtype=float).reshape(-1, 3)
     ups = -np.gradient(canals, axis=0) if len(found) > 1 else np.tile([0.0, 0.0, 1.0], (len(found), 1))
     fronts = _smoothed(discs - canals)
-    return {point.level: _frame(point, up, front) for point, up, front in zip(found, ups, fronts, strict=True)}
+    names = [point.level for point in found]
+    return {name: _frame(name, seen[name], up, front) for name, up, front in zip(names, ups, fronts, strict=True)}
 
 
 def target_point(target: Target, levels: Levels, *, offsets_mm: Mapping[Level, Triple]) -> Point:
@@ -85,7 +87,7 @@ def target_point(target: Target, levels: Levels, *, offsets_mm: Mapping[Level, T
         offsets_mm: Per level: outwards, to the front, to the head of the canal's centre; such as a bundle's `CropSpec.offset_mm`.
 
     Raises:
-        LevelsNotFoundError: The level was not found.
+        LevelsNotFoundError: The level, or its canal, was not found.
     """
     frames = column_frames(levels)
     if target.level not in frames:
@@ -101,10 +103,10 @@ def _smoothed(vectors: Floats) -> Floats:
     return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9))
 
 
-def _frame(point: LevelPoint, up: Floats, front: Floats) -> ColumnFrame:
+def _frame(level: Level, canal_ras_mm: Point, up: Floats, front: Floats) -> ColumnFrame:
     up = up / max(float(np.linalg.norm(up)), 1e-9)
     front = front - (front @ up) * up
     if np.linalg.norm(front) < 0.1:
         front = np.array([0.0, 1.0, 0.0]) - up[1] * up
     front = front / np.linalg.norm(front)
-    return ColumnFrame(level=point.level, origin_ras_mm=point.canal_ras_mm, right=np.cross(front, up), front=front, up=up)
+    return ColumnFrame(level=level, origin_ras_mm=canal_ras_mm, right=np.cross(front, up), front=front, up=up)

@@ -46,7 +46,7 @@ def _sample_anywhere(array: Floats32, to_array: Affine, shape: Shape) -> Floats3
     for row in _normalised(to_array, array.shape):
         positions.append(row[0] * i[:, None, None] + (row[1] * j[:, None] + (row[2] * k + row[3])))
     grid = torch.stack(positions[::-1], dim=-1)[None]
-    return _grid_sample(torch.from_numpy(np.ascontiguousarray(array))[None, None], grid)[0, 0].numpy()
+    return np.asarray(_grid_sample(torch.from_numpy(np.ascontiguousarray(array))[None, None], grid)[0, 0].numpy())
 
 
 def _sample_by_slice(array: Floats32, to_array: Affine, shape: Shape, stored: int, grid: int) -> Floats32:

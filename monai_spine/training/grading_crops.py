@@ -10,11 +10,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.spatial.transform import Rotation
 from torch.utils.data import Dataset
 
-from monai_spine.crops import Crop, CropSpec, coverage_of, crop_affine, neighbourhood, resample_block
+from monai_spine.crops import CropSpec, coverage_of, crop_affine, neighbourhood, resample_block
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Triple
 from monai_spine.training.datalists import grading_items, read_datalist
@@ -98,7 +99,7 @@ class GradingCrops(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item, _ = self._kept[index]
-        image = torch.from_numpy(self.crop(index).array[None])
+        image = torch.from_numpy(self.crop(index)[None])
         example = {"image": image, "label": int(item["label"]), "target": item["target"], "case": item["case"]}
         return example if self.transform is None else self.transform(example)
 
@@ -107,8 +108,8 @@ class GradingCrops(Dataset[dict[str, Any]]):
         """The label of every example, in order."""
         return [int(item["label"]) for item, _ in self._kept]
 
-    def crop(self, index: int) -> Crop:
-        """One crop, before `transform`; at random where there is jitter."""
+    def crop(self, index: int) -> npt.NDArray[np.float32]:
+        """Voxels (R, A, S) of one crop, before `transform`; at random where there is jitter."""
         item, volume = self._kept[index]
         spec, mirror = self.spec, self.spec.mirror_right and bool(item["mirror"])
         affine = crop_affine(volume.affine, item["point_ras_mm"], size_mm=spec.size_mm, shape=spec.shape)
@@ -116,8 +117,8 @@ class GradingCrops(Dataset[dict[str, Any]]):
             through_axis = _through_axis(volume, affine)
             affine = self.jitter.drawn(affine, shape=spec.shape, through_axis=through_axis, generator=self._generator)
             mirror ^= self.jitter.flip and bool(torch.rand((), generator=self._generator) < 0.5)
-        crop = resample_block(volume, affine, spec.shape)
-        return crop.mirrored() if mirror else crop
+        array = resample_block(volume, affine, spec.shape)
+        return np.ascontiguousarray(array[::-1]) if mirror else array
 
     def _around(self, image: str, items: Sequence[Item]) -> list[tuple[Item, Volume]]:
         """The voxels around each point of one file; what lies too far outside is left out, as it is in inference."""

@@ -43,8 +43,8 @@ class RandIntensityd:
         image = data[self.key]
         drawn = (torch.rand(3, generator=self._generator) * 2 - 1) * self.limits
         deviation = float(torch.rand((), generator=self._generator)) * self.noise
-        bent = image.sign() * image.abs().pow(float(drawn[2].exp()))
-        changed = bent * (1 + float(drawn[0])) + float(drawn[1])
+        bent = image.abs().pow_(float(drawn[2].exp())).copysign_(image)
+        changed = bent.mul_(1 + float(drawn[0])).add_(float(drawn[1]))
         if deviation > 0:
-            changed = changed + deviation * torch.randn(image.shape, generator=self._generator)
+            changed.add_(torch.randn(image.shape, generator=self._generator), alpha=deviation)
         return {**data, self.key: changed}

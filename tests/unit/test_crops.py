@@ -26,7 +26,7 @@ def sagittal_affine(tilt_deg: float = 0.0) -> Affine:
     return affine
 
 
-def ramp(affine: Affine, shape: tuple[int, int, int] = (160, 200, 16)) -> Volume:
+def ramp(affine: Affine, shape: tuple[int, int, int] = (120, 140, 16)) -> Volume:
     """A scan whose voxels hold R + 10 A + 100 S of their own place."""
     index = np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij"), axis=-1)
     return Volume(array=(apply_affine(affine, index) @ [1.0, 10.0, 100.0]).astype(np.float32), affine=affine)
@@ -35,7 +35,7 @@ def ramp(affine: Affine, shape: tuple[int, int, int] = (160, 200, 16)) -> Volume
 @pytest.mark.parametrize("tilt_deg", [0.0, 12.0, -20.0])
 def test_every_voxel_of_a_crop_holds_what_the_scan_shows_at_its_place(tilt_deg: float) -> None:
     volume = ramp(sagittal_affine(tilt_deg))
-    center = tuple(apply_affine(volume.affine, (80, 100, 8)))
+    center = tuple(apply_affine(volume.affine, (62, 75, 8)))
     crop = crop_block(volume, center, size_mm=SIZE, shape=SHAPE)
     places = apply_affine(crop.affine, np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"), axis=-1))
     assert crop.coverage == 1.0
@@ -84,30 +84,30 @@ def test_a_crop_half_outside_is_refused_with_the_share_that_is_inside() -> None:
 
 
 def test_outside_of_the_scan_the_nearest_voxel_is_repeated() -> None:
-    volume = Volume(array=np.full((160, 200, 16), 7.0, np.float32), affine=sagittal_affine())
+    volume = Volume(array=np.full((120, 140, 16), 7.0, np.float32), affine=sagittal_affine())
     crop = crop_block(volume, (26.0, 0.0, 0.0), size_mm=SIZE, shape=SHAPE)
     assert 0.5 < crop.coverage < 1.0
     np.testing.assert_allclose(crop.array, 7.0, rtol=1e-6)
 
 
 def test_fine_scans_are_averaged_before_they_are_sampled() -> None:
-    noise = np.random.default_rng(0).normal(size=(200, 200, 60)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(160, 160, 30)).astype(np.float32)
     volume = Volume(array=noise, affine=np.diag([0.25, 0.25, 1.0, 1.0]))
-    crop = crop_block(volume, (25.0, 25.0, 30.0), size_mm=(30.0, 30.0, 30.0), shape=(30, 30, 30))
+    crop = crop_block(volume, (20.0, 20.0, 15.0), size_mm=(30.0, 30.0, 20.0), shape=(30, 30, 20))
     assert float(crop.array.std()) < 0.4
 
 
 def test_fine_scans_are_averaged_without_a_shift() -> None:
     affine = np.diag([0.25, 0.25, 1.0, 1.0])
-    crop = crop_block(ramp(affine, (200, 200, 60)), (25.0, 25.0, 30.0), size_mm=(30.0, 30.0, 30.0), shape=(30, 30, 30))
-    places = apply_affine(crop.affine, np.stack(np.meshgrid(*(np.arange(30),) * 3, indexing="ij"), axis=-1))
+    crop = crop_block(ramp(affine, (160, 160, 30)), (20.0, 20.0, 15.0), size_mm=(30.0, 30.0, 20.0), shape=(30, 30, 20))
+    places = apply_affine(crop.affine, np.stack(np.meshgrid(*(np.arange(n) for n in (30, 30, 20)), indexing="ij"), axis=-1))
     np.testing.assert_allclose(crop.array, places @ [1.0, 10.0, 100.0], atol=0.05)
 
 
 def test_a_neighbourhood_gives_the_same_crop_as_the_whole_scan() -> None:
     volume = ramp(sagittal_affine(9.0))
     near = neighbourhood(volume, (1.0, 2.0, 3.0), radius_mm=(14.0, 24.0, 24.0))
-    assert near.array.size < volume.array.size / 3
+    assert near.array.size < volume.array.size / 2
     whole = crop_block(volume, (1.0, 2.0, 3.0), size_mm=SIZE, shape=SHAPE)
     part = crop_block(near, (1.0, 2.0, 3.0), size_mm=SIZE, shape=SHAPE)
     np.testing.assert_allclose(part.array, whole.array, atol=0.02)

@@ -1,0 +1,119 @@
+"""The grading bundles keep the model zoo's rules and train by the command that their README gives."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
+from tiny_prepared import write_tiny_prepared
+
+from monai_spine.anatomy import Condition
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NAMES = [f"{condition.slug}_grading" for condition in Condition]
+FILES = [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_prepared(tmp_path_factory.mktemp("prepared"), cases=1)
+
+
+def workflow(name: str, configs: list[str], kind: str, run_id: str = "run", **changes: object) -> ConfigWorkflow:
+    folder = BUNDLES / name / "configs"
+    return ConfigWorkflow(
+        workflow_type=kind,
+        config_file=[str(folder / f"{config}.json") for config in configs],
+        meta_file=str(folder / "metadata.json"),
+        logging_file=False,
+        run_id=run_id,
+        **changes,
+    )
+
+
+def run(flow: ConfigWorkflow) -> ConfigWorkflow:
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    return flow
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_that_the_zoo_asks_for_is_there_and_small(name: str) -> None:
+    for file in (*FILES, "configs/logging.conf", "docs/README.md", "docs/data_license.txt", "LICENSE"):
+        assert (BUNDLES / name / file).is_file()
+    assert (BUNDLES / name / "models").is_dir()
+    tracked = [path for path in (BUNDLES / name).rglob("*") if path.is_file() and "runs" not in path.parts]
+    assert max(path.stat().st_size for path in tracked) <= 25 * 2**20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_say_what_the_weights_were_trained_on(name: str) -> None:
+    metadata = json.loads((BUNDLES / name / "configs" / "metadata.json").read_text())
+    assert metadata["version"] in metadata["changelog"]
+    assert isinstance(metadata["supported_apps"], dict)
+    assert metadata["required_packages_version"]
+    assert metadata["training_data"] == "simulated"
+    assert "trained on simulated images: shows the path, grades no patient" in metadata["notice"]
+    assert "simulated images" in (BUNDLES / name / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_takes_and_gives_what_the_metadata_say(name: str) -> None:
+    folder = BUNDLES / name / "configs"
+    verify_net_in_out("network_def", str(folder / "metadata.json"), str(folder / "inference.json"), device="cpu")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference")])
+def test_a_workflow_has_every_property_and_builds_it(name: str, kind: str, config: str, prepared: Path, tmp_path: Path) -> None:
+    flow = workflow(name, [config], kind, dataset_dir=str(prepared), output_dir=str(tmp_path))
+    flow.initialize()
+    assert flow.check_properties() == []
+    for key in flow.properties:
+        getattr(flow, key)
+    flow.finalize()
+
+
+def test_training_evaluation_inference_and_export_follow_each_other(prepared: Path, tmp_path: Path) -> None:
+    name, folder = NAMES[0], BUNDLES / NAMES[0] / "configs"
+    places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
+    run(workflow(name, ["train"], "train", "training", epochs=1, batch_size=4, **places))
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    evaluated = run(workflow(name, ["train", "evaluate"], "train", "evaluating", **places))
+    metrics = evaluated.evaluator.state.metrics
+    assert set(metrics) == {"weighted_log_loss", "loss", "accuracy"}
+    run(workflow(name, ["inference"], "infer", **places))
+    rows = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert rows[0] == "case,target,normal_mild,moderate,severe,label"
+    assert len(rows) == 6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ckpt_export(
+            "network_def",
+            filepath=str(tmp_path / "model.ts"),
+            ckpt_file=str(tmp_path / "model.pt"),
+            meta_file=str(folder / "metadata.json"),
+            config_file=str(folder / "inference.json"),
+        )
+        exported = torch.jit.load(str(tmp_path / "model.ts"))
+    shape = json.loads((folder / "inference.json").read_text())["crop"]["shape"]
+    assert exported(torch.zeros(2, 1, *shape)).shape == (2, 3)
+
+
+def test_a_run_goes_on_after_its_last_epoch(prepared: Path, tmp_path: Path) -> None:
+    places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt"), "limit": 4}
+    run(workflow(NAMES[0], ["train"], "train", epochs=1, **places))
+    first = torch.load(tmp_path / "last.pt", weights_only=True)
+    resumed = run(workflow(NAMES[0], ["train"], "train", epochs=2, resume=True, **places))
+    second = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert first["trainer"]["epoch"] == 1
+    assert second["trainer"] == {"epoch": 2, "iteration": 2}
+    assert resumed.trainer.state.epoch == 2
+    assert second["lr_scheduler"]["last_epoch"] == first["lr_scheduler"]["last_epoch"] + 1

@@ -1,0 +1,40 @@
+"""Two processes train what one process trains."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_prepared import write_tiny_prepared
+
+CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "spinal_canal_stenosis_grading" / "configs"
+
+
+def train(prepared: Path, out: Path, *, processes: int) -> dict[str, torch.Tensor]:
+    """Train two epochs of one full batch without chance, and give back the weights."""
+    files = [str(CONFIGS / "train.json"), *([str(CONFIGS / "multi_gpu_train.json")] if processes > 1 else [])]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "monai.bundle", "run", "training", "--config_file", str(files)]
+    changes = {"dataset_dir": prepared, "output_dir": out, "ckpt_path": out / "model.pt", "epochs": 2}
+    changes |= {"limit": 8, "batch_size": 8, "dropout": 0.0, "jitter": "None", "train#preprocessing": "@validate#preprocessing"}
+    arguments = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.fail(done.stdout[-3000:] + done.stderr[-3000:])
+    return torch.load(out / "last.pt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_process_trains(tmp_path: Path) -> None:
+    prepared = write_tiny_prepared(tmp_path / "prepared", cases=2)
+    alone = train(prepared, tmp_path / "alone", processes=1)
+    together = train(prepared, tmp_path / "together", processes=2)
+    assert together["trainer"] == alone["trainer"]
+    assert together["best"]["best"] == pytest.approx(alone["best"]["best"], abs=1e-3)
+    for name, values in alone["network"].items():
+        torch.testing.assert_close(together["network"][name], values, atol=2e-4, rtol=1e-3)

@@ -1,0 +1,111 @@
+"""Bundles are found, verified and loaded, or refused with what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_spine.errors import WeightsError
+from monai_spine.weights import Bundle, bundle_folder, bundle_root, find_bundle, find_bundles, record_weights, verify_bundle
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAME = "spinal_canal_stenosis_grading"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one bundle whose weights are as they were initialised."""
+    root = tmp_path / NAME
+    shutil.copytree(REPOSITORY / "bundles" / NAME / "configs", root / "configs")
+    (root / "models").mkdir()
+    torch.manual_seed(0)
+    torch.save(find_bundle(NAME, tmp_path)._built("network_def").state_dict(), root / "models" / "model.pt")
+    record_weights(root)
+    return tmp_path
+
+
+def test_recorded_weights_are_verified_and_loaded(folder: Path) -> None:
+    bundle = find_bundle(NAME, folder)
+    assert list(verify_bundle(bundle)) == ["models/model.pt"]
+    network = bundle.network()
+    assert not network.training
+    assert network(torch.zeros(1, 1, *bundle.config("crop")["shape"])).shape == (1, 3)
+
+
+def test_preprocessing_and_postprocessing_come_from_the_inference_config(folder: Path) -> None:
+    bundle = find_bundle(NAME, folder)
+    image = bundle.preprocessing({"image": torch.arange(64.0).reshape(1, 4, 4, 4)})["image"]
+    assert float(image.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(bundle.postprocessing({"pred": torch.tensor([1.0, 2.0, 3.0])})["pred"].sum()) == pytest.approx(1)
+
+
+def test_altered_weights_are_refused(folder: Path) -> None:
+    with (folder / NAME / "models" / "model.pt").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(WeightsError, match="not the file that the bundle was released with"):
+        verify_bundle(find_bundle(NAME, folder))
+    with pytest.raises(WeightsError, match="weights record"):
+        find_bundle(NAME, folder).network()
+
+
+def test_missing_weights_are_named(folder: Path) -> None:
+    (folder / NAME / "models" / "model.pt").unlink()
+    with pytest.raises(WeightsError, match=r"has no weights at .*model\.pt"):
+        find_bundle(NAME, folder).network()
+
+
+def test_weights_without_a_hash_are_refused(folder: Path) -> None:
+    path = folder / NAME / "configs" / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "weights_sha256": {}}))
+    with pytest.raises(WeightsError, match=r"states no SHA-256 for models/model\.pt"):
+        verify_bundle(find_bundle(NAME, folder))
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    torch.save({"layer": torch.zeros(3)}, folder / NAME / "models" / "model.pt")
+    record_weights(folder / NAME)
+    with pytest.raises(WeightsError, match="do not fit the network"):
+        find_bundle(NAME, folder).network()
+
+
+def test_an_unknown_bundle_is_answered_with_those_that_are_there(folder: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"no bundle 'knee'.*there: {NAME}"):
+        find_bundle("knee", folder)
+
+
+def test_the_folder_of_bundles_can_be_set_in_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONAI_SPINE_BUNDLES", str(folder))
+    assert bundle_folder() == folder
+    assert [bundle.name for bundle in find_bundles()] == [NAME]
+    assert bundle_root(NAME) == str(folder / NAME)
+
+
+def test_a_config_that_runs_inside_a_bundle_uses_that_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder / NAME)
+    assert bundle_root(NAME) == str(folder / NAME)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no folder of bundles"):
+        bundle_folder(tmp_path / "nowhere")
+
+
+def test_a_section_that_the_config_lacks_is_named(folder: Path) -> None:
+    with pytest.raises(WeightsError, match="has no 'colour'"):
+        find_bundle(NAME, folder).config("colour")
+
+
+def test_broken_metadata_are_refused(folder: Path) -> None:
+    (folder / NAME / "configs" / "metadata.json").write_text("{")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        find_bundle(NAME, folder)
+
+
+def test_a_bundle_says_what_it_was_trained_on(folder: Path) -> None:
+    bundle: Bundle = find_bundle(NAME, folder)
+    assert bundle.training_data == "simulated"
+    assert "shows the path, grades no patient" in bundle.notice
