@@ -6,10 +6,12 @@ Nothing heavy is imported here before a study is analysed: a wrong path or a ful
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from multiprocessing import get_context
@@ -26,10 +28,14 @@ from monai_spine.study import find_studies
 if TYPE_CHECKING:
     from monai_spine.result import StudyResult
 
-__all__ = ["BatchOptions", "BatchOutcome", "BatchProgress", "Failure", "run_batch"]
+__all__ = ["BatchOptions", "BatchOutcome", "BatchProgress", "Failure", "WorkerError", "run_batch"]
 
 PARTLY_FAILED = 5
 _COMMON = 4
+
+
+class WorkerError(SpineError):
+    """A worker process died."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def run_batch(
     options = options or BatchOptions()
     run = _Run(ResultsFolder(output, options.existing), settings, options)
     run.folder.check()
-    tasks, failures = _tasks(inputs)
+    tasks, failures = _tasks(inputs, output)
     skipped = [task.study for task in tasks if options.existing is ExistingResults.RESUME and run.folder.is_complete(task.study)]
     total, finished = len(tasks) + len(failures), list[str]()
     for step in _analyse_all(run, [task for task in tasks if task.study not in skipped]):
@@ -175,13 +181,15 @@ def _write_tables(run: _Run, outcome: BatchOutcome) -> str:
     return write_cohort(run.folder.root, run.folder.finished(), failures=outcome.failures, run=about).note
 
 
-def _tasks(inputs: Sequence[Path]) -> tuple[list[_Task], list[Failure]]:
-    """The studies that the inputs hold, and the inputs that hold none."""
+def _tasks(inputs: Sequence[Path], output: Path) -> tuple[list[_Task], list[Failure]]:
+    """The studies that the inputs hold, leaving out earlier results among them; and the inputs that hold none."""
     sources: list[Path] = []
+    results = output.resolve()
     failures: list[Failure] = []
     for given in inputs:
         try:
-            sources += [found.path for found in find_studies(given) if found.path not in sources]
+            found = [one.path for one in find_studies(given) if one.path not in sources]
+            sources += [path for path in found if results not in (path.resolve(), *path.resolve().parents)]
         except SpineError as error:
             failures.append(_failure(_Task(given.name, given), error))
     return [_Task(name, source) for name, source in zip(study_names(sources), sources, strict=True)], failures
@@ -233,11 +241,16 @@ def _disk_is_at_fault(error: Exception) -> bool:
 
 def _analyse_in_processes(run: _Run, tasks: Sequence[_Task]) -> Iterator[BatchProgress]:
     jobs = min(run.options.jobs, len(tasks))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_share_cores, initargs=(jobs,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(jobs,)) as pool:
         futures = [pool.submit(_last_step, run, task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                f"One of {jobs} worker processes was ended from outside, most likely for want of memory. "
+                "Finished studies are kept: go on with --resume and fewer --jobs."
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -247,9 +260,11 @@ def _last_step(run: _Run, task: _Task) -> BatchProgress:
     return list(_analyse(run, task))[-1]
 
 
-def _share_cores(jobs: int) -> None:
+def _start_worker(jobs: int) -> None:
+    """Share the cores; leave Ctrl-C to the parent, which lets the studies at work end."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 

@@ -8,30 +8,34 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from monai_spine import __version__
-from monai_spine.anatomy import LEVELS
+from monai_spine.cli_options import (
+    BundleNames,
+    Bundles,
+    Data,
+    Debug,
+    Inputs,
+    Jobs,
+    NiftiRole,
+    Output,
+    Quiet,
+    SeriesChoice,
+    SeriesTable,
+    existing_from,
+    settings_from,
+)
 from monai_spine.errors import SpineError
-
-if TYPE_CHECKING:
-    from monai_spine.settings import Settings
-    from monai_spine.store import ExistingResults
 
 __all__ = ["app", "main"]
 
 PARTLY_FAILED = 5
 INTERRUPTED = 130
 DEFAULT_FORMATS = "json,csv,html,png"
-
-
-class UsageError(SpineError):
-    """The options contradict each other or cannot be read."""
-
-    exit_code = 2
 
 
 class _Group(TyperGroup):
@@ -58,11 +62,6 @@ def _fail(ctx: Any, error: BaseException, message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
-def _remember_debug(ctx: typer.Context, value: bool) -> bool:
-    ctx.meta["debug"] = value
-    return value
-
-
 def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"monai_spine {__version__}")
@@ -78,33 +77,6 @@ prepare_app = _group("Write a data set in the layout that training reads.")
 weights_app = _group("List the bundles and check their weights.")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(weights_app, name="weights")
-
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Debug = Annotated[bool, typer.Option("--debug", callback=_remember_debug, help="Print a traceback when something fails.")]
-Bundles = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="MONAI_SPINE_BUNDLES", show_envvar=True, help="Folder that holds the bundles. Default: the ones that came along."
-    ),
-]
-BundleNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Bundles to check. Default: all.")]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.")]
-Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help="Studies: DICOM folders, zips, NIfTI files; or a folder of studies.")
-]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for what is written.")]
-SeriesChoice = Annotated[
-    list[str] | None,
-    typer.Option("--series", metavar="ROLE=UID", help="Take this series for a role, e.g. sagittal_t2=1.2.3. Repeatable."),
-]
-NiftiRole = Annotated[
-    str | None,
-    typer.Option("--role", help="What a NIfTI file shows: sagittal_t1, sagittal_t2 or axial_t2. Default: an unknown sagittal."),
-]
-SeriesTable = Annotated[
-    Path | None, typer.Option("--series-table", help="Table of the RSNA 2024 challenge with a description for each series.")
-]
 
 
 @app.callback()
@@ -141,8 +113,8 @@ def analyze(
     from monai_spine.console import print_outcome, show_run
     from monai_spine.report import check_formats
 
-    settings = _settings(device=device, bundles=bundles, role=role, levels=levels, series=series, series_table=series_table)
-    wanted, existing = check_formats(formats.split(",")), _existing(resume, overwrite)
+    settings = settings_from(device=device, bundles=bundles, role=role, levels=levels, series=series, series_table=series_table)
+    wanted, existing = check_formats(formats.split(",")), existing_from(resume, overwrite)
     options = BatchOptions(formats=wanted, existing=existing, jobs=jobs, fail_fast=fail_fast)
     outcome = show_run(run_batch(inputs, output, settings=settings, options=options), quiet=quiet)
     print_outcome(outcome, quiet=quiet, debug=debug)
@@ -164,7 +136,7 @@ def inspect(
     from monai_spine.listings import inspect_all, role_lines, roles_json
 
     failed, contents = False, []
-    for found in inspect_all(source, _settings(series=series, series_table=series_table, role=role)):
+    for found in inspect_all(source, settings_from(series=series, series_table=series_table, role=role)):
         if isinstance(found, SpineError):
             failed = True
             typer.echo(f"Error: {found}", err=True)
@@ -270,37 +242,6 @@ def prepare_phantom(
     splits = {"training": training, "validation": validation, "test": test}
     with counted_reporter(sum(splits.values()), "studies", quiet=quiet) as on_case:
         typer.echo(simulate(output, splits=splits, seed=seed, jobs=jobs, on_case=on_case))
-
-
-def _settings(
-    *,
-    device: str = "auto",
-    bundles: Path | None = None,
-    role: str | None = None,
-    levels: str | None = None,
-    series: list[str] | None = None,
-    series_table: Path | None = None,
-) -> Settings:
-    from monai_spine import settings
-
-    return settings.Settings(
-        device=device,
-        bundles=bundles,
-        series=settings.parse_series(series or ()),
-        descriptions=settings.read_descriptions(series_table) if series_table else {},
-        nifti_role=settings.parse_role(role) if role else None,
-        levels=settings.parse_levels(levels) if levels else LEVELS,
-    )
-
-
-def _existing(resume: bool, overwrite: bool) -> ExistingResults:
-    from monai_spine.store import ExistingResults
-
-    if resume and overwrite:
-        raise UsageError("--resume keeps what is finished, --overwrite replaces it. Give one of them.")
-    if resume:
-        return ExistingResults.RESUME
-    return ExistingResults.OVERWRITE if overwrite else ExistingResults.REFUSE
 
 
 def main() -> None:

@@ -69,11 +69,11 @@ def parse_role(name: str) -> Role:
     Raises:
         SeriesSelectionError: There is no such role.
     """
-    try:
-        return Role(name.strip().lower())
-    except ValueError:
-        choices = ", ".join(role.value for role in Role)
-        raise _ChoiceError(f"Unknown role {name!r}. Choose from: {choices}.") from None
+    choices = [role for role in Role if role is not Role.PICTURE]
+    for role in choices:
+        if name.strip().lower() == role.value:
+            return role
+    raise _ChoiceError(f"Unknown role {name!r}. Choose from: {', '.join(role.value for role in choices)}.")
 
 
 def parse_levels(text: str) -> tuple[Level, ...]:

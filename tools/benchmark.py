@@ -179,7 +179,8 @@ Written by `tools/benchmark.py`, in one run. The study is {about}. No GPU is use
 
 {machine()}.
 
-Reading is measured with the files in the disk cache and counts the best of several runs; the rest is measured once. Measure again:
+Reading is measured with the files in the disk cache and counts the best of several runs; the rest is measured once.
+Measure again:
 
     .venv/bin/python tools/benchmark.py --write docs/performance.md
 """
