@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
-from monai_spine.errors import WeightsError
+from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import Affine, apply_affine, invert_affine
 from monai_spine.level_candidates import LocalizerMaps
 from monai_spine.level_decoding import decode_levels
@@ -55,7 +54,7 @@ class LevelLocalizer:
         self.device = device
         self.network = bundle.network(device) if network is None else network
         self.inferer, self.postprocessing = bundle.inferer, bundle.postprocessing
-        self.preprocessing = Compose([step for step in bundle.preprocessing.transforms if not _loads(step)])
+        self.preprocessing = bundle.preprocessing
 
     def __call__(self, volume: Volume) -> Levels:
         """Find the levels on one volume.
@@ -64,6 +63,11 @@ class LevelLocalizer:
             LevelsNotFoundError: It shows no lumbar column.
         """
         name = f"series {volume.series_instance_uid}" if volume.series_instance_uid else "the volume"
+        low, high = (float(value) for value in np.percentile(volume.array, (1, 99)))
+        if not low < high:
+            raise LevelsNotFoundError(
+                f"No lumbar spine was found on {name}: nearly all its voxels have the value {low:g}. Choose another with --series."
+            )
         return decode_levels(self.maps(volume), series_instance_uid=volume.series_instance_uid, source=name)
 
     def maps(self, volume: Volume) -> LocalizerMaps:
@@ -78,10 +82,6 @@ class LevelLocalizer:
         probabilities = np.zeros(answer.shape, np.float32)
         probabilities[:, inside[0], inside[1], inside[2]] = answer[:, inside[0], inside[1], inside[2]].float().cpu().numpy()
         return maps_of(probabilities, affine)
-
-
-def _loads(step: Any) -> bool:
-    return isinstance(step, (LoadImaged, EnsureChannelFirstd))
 
 
 def _inside(affine: Affine, shape: tuple[int, ...], volume: Volume) -> tuple[slice, slice, slice]:

@@ -1,0 +1,189 @@
+"""Numbering the column and finding levels on a volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monai_spine.anatomy import LEVELS, Level, Vertebra
+from monai_spine.errors import LevelsNotFoundError, WeightsError
+from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis, invert_affine
+from monai_spine.level_candidates import LocalizerMaps, find_candidates
+from monai_spine.level_decoding import decode_levels, is_sure
+from monai_spine.level_inference import LevelLocalizer, maps_of
+from monai_spine.levels import localize_levels
+from monai_spine.training.localizer_transforms import heatmaps
+from monai_spine.volume import Volume
+from monai_spine.weights import find_bundle
+
+SHAPE = (12, 80, 128)
+AFFINE = affine_from_spacing((4.0, 2.0, 2.0), center_ras_mm=(3.0, -20.0, 8.0), shape=SHAPE)
+DISCS = np.array([[3.0, -5.0 + 6 * np.cos(step - 2), 78.0 - 35.0 * step] for step in range(5)])
+CANALS = DISCS - [0.0, 24.0, 0.0]
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+
+
+def drawn(points: np.ndarray, heights: list[float] | None = None) -> np.ndarray:
+    """One map per point, a Gaussian of 5 mm and of the given height."""
+    maps = heatmaps(apply_affine(invert_affine(AFFINE), points), SHAPE, sigma=(1.25, 2.5, 2.5)).numpy()
+    return maps * np.array(heights or [0.9] * len(points))[:, None, None, None]
+
+
+def maps_with(discs: np.ndarray, *, canals: np.ndarray | None = None) -> LocalizerMaps:
+    bodies = np.zeros((6, *SHAPE), np.float32)
+    centers = np.concatenate([DISCS[:1] + [0, 0, 17.5], (DISCS[1:] + DISCS[:-1]) / 2, DISCS[-1:] - [0, 0, 17.5]])
+    voxels = np.stack(np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij"), -1)
+    places = apply_affine(AFFINE, voxels)
+    for position, center in enumerate(centers):
+        bodies[position] = 0.95 * (np.abs(places - center) < [20, 16, 13]).all(-1)
+    return LocalizerMaps(discs, drawn(CANALS) if canals is None else canals, bodies, AFFINE)
+
+
+def test_every_level_is_found_within_a_millimetre():
+    levels = decode_levels(maps_with(drawn(DISCS)), series_instance_uid="1.2.3")
+    assert [found.level for found in levels.levels] == list(LEVELS)
+    for found, disc, canal in zip(levels.levels, DISCS, CANALS, strict=True):
+        np.testing.assert_allclose(found.disc_ras_mm, disc, atol=1.0)
+        np.testing.assert_allclose(found.canal_ras_mm, canal, atol=1.0)
+        assert found.confidence > 0.9
+        assert found.series_instance_uid == "1.2.3"
+    assert levels.flags == ()
+    assert is_sure(levels)
+
+
+def test_bodies_are_labelled_as_the_column_is_numbered():
+    levels = decode_levels(maps_with(drawn(DISCS)))
+    assert [body.vertebra for body in levels.vertebrae] == [Vertebra(name) for name in ("L1", "L2", "L3", "L4", "L5", "S1")]
+    np.testing.assert_allclose(levels.vertebrae[2].point_ras_mm, (DISCS[1] + DISCS[2]) / 2, atol=2.5)
+    assert set(np.unique(levels.bodies.array)) == {0, 1, 2, 3, 4, 5, 6}
+
+
+def test_one_channel_that_is_wrong_does_not_break_the_numbering():
+    discs = drawn(DISCS)
+    discs[1] = drawn(DISCS[2:3], [0.7])[0]
+    discs[2] = drawn(DISCS[1:2], [0.6])[0]
+    levels = decode_levels(maps_with(discs))
+    assert [found.level for found in levels.levels] == list(LEVELS)
+    heights = [found.disc_ras_mm[2] for found in levels.levels]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_a_weak_disc_between_sure_ones_keeps_the_names_of_the_others():
+    levels = decode_levels(maps_with(drawn(DISCS, [0.9, 0.9, 0.02, 0.9, 0.9])))
+    assert [found.level for found in levels.levels] == [Level.L1_L2, Level.L2_L3, Level.L4_L5, Level.L5_S1]
+
+
+def test_what_is_not_seen_is_absent_and_the_missing_sacrum_is_said():
+    levels = decode_levels(maps_with(drawn(DISCS, [0.9, 0.9, 0.9, 0.9, 0.0])))
+    assert [found.level for found in levels.levels] == list(LEVELS[:4])
+    assert "sacrum_not_seen" in levels.flags
+
+
+def test_two_names_that_are_as_likely_are_called_ambiguous():
+    shifted = drawn(DISCS, [0.45, 0.45, 0.45, 0.45, 0.0])
+    shifted[1:] = np.maximum(shifted[1:], drawn(DISCS[:4], [0.45] * 4))
+    maps = maps_with(shifted)
+    blind = LocalizerMaps(maps.discs, maps.canals, np.zeros_like(maps.bodies), AFFINE)
+    levels = decode_levels(blind)
+    assert "numbering_ambiguous" in levels.flags
+    assert min(found.confidence for found in levels.levels) < 0.8
+
+
+def test_a_canal_that_is_not_seen_is_none_and_flagged():
+    levels = decode_levels(maps_with(drawn(DISCS), canals=np.zeros((5, *SHAPE), np.float32)))
+    assert all(found.canal_ras_mm is None and "canal_not_seen" in found.flags for found in levels.levels)
+
+
+def test_noise_has_no_levels():
+    noise = np.random.default_rng(0).uniform(0, 0.07, (5, *SHAPE)).astype(np.float32)
+    with pytest.raises(LevelsNotFoundError, match="at least 2 are needed"):
+        decode_levels(maps_with(noise))
+
+
+def test_one_disc_alone_is_no_column():
+    with pytest.raises(LevelsNotFoundError, match="1 discs could be named"):
+        decode_levels(maps_with(drawn(DISCS, [0, 0, 0.9, 0, 0])))
+
+
+def test_candidates_come_from_the_head_down_with_evidence_for_each_name():
+    candidates = find_candidates(maps_with(drawn(DISCS)))
+    assert len(candidates) == 5
+    assert np.argmax([candidate.evidence for candidate in candidates], axis=1).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_answer_with_other_channels_is_refused():
+    with pytest.raises(WeightsError, match=r"\(16, i, j, k\) is needed"):
+        maps_of(np.zeros((3, 4, 4, 4)), np.eye(4))
+
+
+class BrightDiscs(torch.nn.Module):
+    """Calls whatever is bright a disc of any name, so that the geometry can be tested without a trained network."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        smooth = image
+        for _ in range(2):
+            smooth = torch.nn.functional.avg_pool3d(smooth, (3, 7, 7), stride=1, padding=(1, 3, 3))
+        discs = (12 * (smooth - 0.4)).expand(-1, 5, -1, -1, -1)
+        return torch.cat([discs, torch.full_like(image, -10.0).expand(-1, 11, -1, -1, -1)], dim=1)
+
+
+@pytest.fixture(scope="module")
+def localizer() -> LevelLocalizer:
+    return LevelLocalizer(find_bundle("lumbar_level_localization", BUNDLES), network=BrightDiscs())
+
+
+def bright_volume() -> Volume:
+    shape = (13, 150, 220)
+    affine = affine_from_spacing((4.4, 1.1, 1.1), center_ras_mm=(5.0, -10.0, 8.0), shape=shape)
+    places = apply_affine(affine, np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij"), -1))
+    array = sum(np.exp(-((places - disc) ** 2).sum(-1) / (2 * 5.0**2)) for disc in DISCS)
+    return Volume(np.asarray(1000 * array, np.float32), affine, slice_axis=0)
+
+
+def points_of(localizer: LevelLocalizer, volume: Volume) -> np.ndarray:
+    return np.array([found.disc_ras_mm for found in localizer(volume).levels])
+
+
+def test_points_on_a_volume_are_in_ras_millimetres(localizer):
+    np.testing.assert_allclose(points_of(localizer, bright_volume()), DISCS, atol=1.0)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("flips", [(), (0,), (0, 1), (0, 1, 2), (2,)])
+def test_copies_stored_in_other_orders_give_the_same_points(localizer, axes, flips):
+    volume = bright_volume()
+    array, affine = volume.array, volume.affine
+    for axis in flips:
+        array, affine = flip_axis(array, affine, axis)
+    turn = np.zeros((4, 4))
+    turn[[*axes, 3], [0, 1, 2, 3]] = 1
+    copy = Volume(np.ascontiguousarray(np.transpose(array, axes)), affine @ turn)
+    np.testing.assert_allclose(points_of(localizer, copy), points_of(localizer, volume), atol=1e-2)
+
+
+def test_no_level_is_named_outside_the_scan(localizer):
+    volume = bright_volume()
+    cut = 60
+    affine = volume.affine.copy()
+    affine[:3, 3] = apply_affine(volume.affine, (0, 0, cut))
+    levels = localizer(Volume(np.ascontiguousarray(volume.array[:, :, cut:]), affine, slice_axis=0))
+    floor = apply_affine(affine, (0, 0, -0.5))[2]
+    assert all(found.disc_ras_mm[2] > floor for found in levels.levels)
+    assert len(levels.levels) == 4
+
+
+def test_without_a_volume_there_are_no_levels():
+    with pytest.raises(LevelsNotFoundError, match="no sagittal volume"):
+        localize_levels([], find_bundle("lumbar_level_localization", BUNDLES))
+
+
+def test_a_second_volume_is_asked_when_the_first_shows_nothing():
+    empty = Volume(np.zeros((13, 150, 220), np.float32), bright_volume().affine, series_instance_uid="1")
+    bundle = find_bundle("lumbar_level_localization", BUNDLES)
+    levels = localize_levels([empty, bright_volume()], bundle, network=BrightDiscs())
+    assert len(levels.levels) == 5
+    with pytest.raises(LevelsNotFoundError, match="series 1"):
+        localize_levels([empty], bundle, network=BrightDiscs())
