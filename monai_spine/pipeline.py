@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Analysis:
     images: ReportImages
 
 
-def analyze_study(path: Path, *, models: Models, settings: Settings | None = None) -> Iterator[Progress | Analysis]:
+def analyze_study(path: Path, *, models: Models, settings: Settings | None = None) -> Generator[Progress | Analysis, None, None]:
     """Analyse one study: yields a `Progress` before each step, and the `Analysis` at last.
 
     The study's files are there until the caller asks for more or closes the iterator, so that a report can still refer to them.
@@ -78,13 +78,20 @@ def analyze_study(path: Path, *, models: Models, settings: Settings | None = Non
             grades = grade_targets(targets, levels, volumes, models.graders)
 
         yield Progress("write", 0.8, "writing the report")
-        how = provenance_of(models.bundles, settings.to_json()) | {"device": models.device, "seconds": seconds}
-        result = StudyResult(study.study_instance_uid, study.source, roles, levels, grades, _flags(volumes), how)
+        result = StudyResult(
+            study_instance_uid=study.study_instance_uid,
+            source=study.source,
+            series=roles,
+            levels=levels,
+            grades=grades,
+            flags=_flags(volumes),
+            provenance=provenance_of(models.bundles, settings.to_json()) | {"device": models.device, "seconds": seconds},
+        )
         yield Analysis(result, _images(study, volumes, grades))
 
 
 def analyze(path: Path, *, models: Models | None = None, settings: Settings | None = None) -> Analysis:
-    """Analyse one study at a stroke; see `analyze_study`.
+    """Analyse one study at a stroke; see `analyze_study`. Of a zip, the files are gone when this returns.
 
     Example:
         >>> analysis = analyze(Path("path/to/study"))  # doctest: +SKIP
@@ -92,7 +99,8 @@ def analyze(path: Path, *, models: Models | None = None, settings: Settings | No
     """
     settings = settings or Settings()
     models = models or load_models(settings.bundles, device=settings.device)
-    return next(step for step in analyze_study(path, models=models, settings=settings) if isinstance(step, Analysis))
+    with closing(analyze_study(path, models=models, settings=settings)) as steps:
+        return next(step for step in steps if isinstance(step, Analysis))
 
 
 @contextmanager

@@ -272,3 +272,26 @@ def test_weights_are_listed_and_verified(run):
     assert result.stdout.count("models/model.pt: ok") == 4
     assert run("weights", "verify", "lumbar_level_localization").stdout.count(": ok") == 1
     assert run("weights", "verify", "no_such_bundle").exit_code == 4
+
+
+def test_results_inside_the_input_are_not_taken_for_studies(run, tmp_path):
+    studies = _two_studies(tmp_path)
+    for options in ([], ["--resume"]):
+        result = run("analyze", studies, "-o", tmp_path / "results", "--formats", "json", *options)
+        assert result.exit_code == 0, result.output
+    assert "2 were there already" in result.stdout
+    assert json.loads((tmp_path / "results" / "run.json").read_text())["studies"] == ["a", "b"]
+
+
+def test_a_worker_that_dies_is_told_from_a_bad_study(run, tmp_path, monkeypatch):
+    from concurrent.futures.process import BrokenProcessPool
+
+    def died(futures):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("monai_spine.batch.as_completed", died)
+    monkeypatch.setattr("monai_spine.batch._start_worker", print)
+    result = run("analyze", _two_studies(tmp_path / "studies"), "-o", tmp_path / "out", "--jobs", 2)
+    assert result.exit_code == 1
+    assert "worker processes was ended from outside" in result.stderr
+    assert "--resume and fewer --jobs" in result.stderr
