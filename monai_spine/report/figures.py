@@ -32,6 +32,8 @@ _CROP_TEXT = 13
 _BORDER_PIXELS = 7
 _SAGITTAL_PIXELS = 860
 _SAGITTAL_TEXT = 18
+_BEFORE_MM, _BEHIND_MM = 50.0, 80.0
+"""How far the picture of the spine reaches before the foremost point and behind the hindmost."""
 _POINT = "#ffd54a"
 _OUTLINE = "#58c7f3"
 
@@ -43,10 +45,9 @@ def draw_figures(result: StudyResult, images: ReportImages) -> dict[str, bytes]:
         `sagittal_<role>.png` for each scan, `crop_<target slug>.png` for each graded finding whose crop is there.
     """
     has_mm = result.picture_affine is None
-    figures = {
-        f"sagittal_{role.value}.png": sagittal_figure(volume, result.levels, has_mm=has_mm)
-        for role, volume in images.sagittal.items()
-    }
+    figures = {}
+    for role, volume in images.sagittal.items():
+        figures[f"sagittal_{role.value}.png"] = sagittal_figure(volume, result.levels, has_mm=has_mm)
     for grade in result.grades:
         crop = images.crops.get(grade.target.slug)
         if crop is not None and grade.severity is not None:
@@ -55,9 +56,10 @@ def draw_figures(result: StudyResult, images: ReportImages) -> dict[str, bytes]:
 
 
 def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> bytes:
-    """The slice nearest to the canal as PNG: discs (circles), canal points (crosses), names, confidences, outlines of bodies.
+    """The spine on the slice nearest to the canal, as PNG.
 
-    Points more than one slice away are drawn fainter: they were found, but on another slice.
+    It shows discs as circles, canal points as crosses, names, confidences, and outlines of the bodies. Points more than one slice
+    away are drawn fainter: they were found, but on another slice.
 
     Args:
         volume: A sagittal scan.
@@ -65,9 +67,8 @@ def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> b
         has_mm: False for a picture without geometry: no letters and no scale are claimed.
     """
     middle = _middle_of(levels)
-    sheet = sheet_of(
-        slice_view(volume.array, volume.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle), long_side=_SAGITTAL_PIXELS
-    )
+    view = _around_levels(slice_view(volume.array, volume.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle), levels)
+    sheet = sheet_of(view, long_side=_SAGITTAL_PIXELS)
     if levels.bodies is not None:
         _draw_outlines(sheet, slice_view(levels.bodies.array, levels.bodies.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle))
     _draw_levels(sheet, levels)
@@ -98,6 +99,15 @@ def _middle_of(levels: Levels) -> Point | None:
         return None
     r, a, s = np.median(points, axis=0)
     return float(r), float(a), float(s)
+
+
+def _around_levels(view: SliceView, levels: Levels) -> SliceView:
+    """The slice in its whole height, but no wider than the spine and the names beside it need."""
+    points = [point for level in levels.levels for point in (level.disc_ras_mm, level.canal_ras_mm) if point is not None]
+    if not points:
+        return view
+    across = [view.locate(point)[0] for point in points]
+    return view.narrowed(min(across) - _BEHIND_MM, max(across) + _BEFORE_MM)
 
 
 def _draw_levels(sheet: Sheet, levels: Levels) -> None:
@@ -131,7 +141,7 @@ def _draw_outlines(sheet: Sheet, bodies: SliceView) -> None:
     for label in np.unique(bodies.pixels[bodies.pixels > 0]):
         inside = np.equal(bodies.pixels, label).astype(float)
         for outline in contour_generator(across, up, inside).lines(0.5):
-            sheet.line(outline, color=_OUTLINE, linewidth=1.2)
+            sheet.line(np.asarray(outline), color=_OUTLINE, linewidth=1.2)
 
 
 def _alpha(slices_away: float) -> float:

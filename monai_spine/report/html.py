@@ -102,6 +102,7 @@ def template_environment() -> Environment:
     )
     environment.filters["words"] = _words
     environment.filters["place"] = _place
+    environment.filters["role"] = _role_label
     return environment
 
 

@@ -50,7 +50,8 @@ class Sheet:
 
     def text(self, place: tuple[float, float], text: str, **style: Any) -> None:
         """Write in white with a black rim."""
-        self.figure.text(*place, text, **_INK, **style)
+        x, y = place
+        self.figure.text(x, y, text, **_INK, **style)
 
     def line(self, points: npt.ArrayLike, **style: Any) -> None:
         """Draw through places of the slice in mm, shape (N, 2)."""
@@ -116,7 +117,9 @@ def sheet_of(view: SliceView, *, long_side: int, border: str | None = None, bord
 def _picture(view: SliceView, size: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """The slice in 256 greys, as the viewer sees it: half a turn from storage, where both axes grow the other way."""
     low, high = _window(view.pixels)
-    greys = np.clip((np.nan_to_num(view.pixels, nan=low, posinf=high, neginf=low) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    greys = np.clip((np.nan_to_num(view.pixels, nan=low, posinf=high, neginf=low) - low) * (255 / (high - low)), 0, 255).astype(
+        np.uint8
+    )
     picture = Image.fromarray(np.ascontiguousarray(greys.T)).transpose(Image.Transpose.ROTATE_180)
     return np.asarray(picture.resize((int(size[0]), int(size[1])), Image.Resampling.BICUBIC))
 

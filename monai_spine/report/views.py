@@ -6,7 +6,7 @@ and the letters at its edges come from its affine, never from a habit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,15 @@ class SliceView:
         """Where a point lies: across and up in mm from the slice's edge, and its distance from the slice in slices."""
         across, up, away = (float(value) for value in self._places(point_ras_mm))
         return across, up, abs(away)
+
+    def narrowed(self, low_mm: float, high_mm: float) -> SliceView:
+        """The columns of pixels from one place across to another, in mm as `locate` gives them; at least one column."""
+        count = self.pixels.shape[0]
+        first = int(np.clip(np.floor(low_mm / self.spacing_mm[0]), 0, count - 1))
+        last = int(np.clip(np.ceil(high_mm / self.spacing_mm[0]), first + 1, count))
+        shift = np.eye(4)
+        shift[self.axes[1], 3] = first
+        return replace(self, pixels=self.pixels[first:last], affine=self.affine @ shift)
 
     def pixel_places_on(self, other: SliceView) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Where this slice's pixels fall on another slice, projected onto it: across and up in mm, each (across, up)."""
