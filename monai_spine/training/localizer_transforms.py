@@ -48,8 +48,12 @@ class LoadBodiesd(MapTransform):
                 stored = nib.load(result[key])
                 source = MetaTensor(torch.as_tensor(np.asarray(stored.dataobj, np.float32))[None], torch.as_tensor(stored.affine))
                 labels = self.resample(source, dst_affine=image.affine, spatial_size=image.shape[1:]).to(torch.uint8)
-            result[key] = MetaTensor(torch.as_tensor(labels), affine=image.affine)
+            result[key] = MetaTensor(_plain(labels), affine=image.affine)
         return result
+
+
+def _plain(image: torch.Tensor) -> torch.Tensor:
+    return image.as_tensor() if isinstance(image, MetaTensor) else image
 
 
 class RandViewd(Randomizable, MapTransform):
@@ -93,7 +97,7 @@ class RandViewd(Randomizable, MapTransform):
         inside[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = True
         for key, mode in zip(self.keys, self.modes, strict=True):
             seen = self.resample(result[key].float(), dst_affine=affine, spatial_size=self.shape, mode=mode)
-            result[key] = MetaTensor(torch.as_tensor(seen) * inside, affine=affine)
+            result[key] = MetaTensor(_plain(seen) * inside, affine=affine)
         result["inside"] = np.stack([low, high]).astype(np.float32)
         return result
 

@@ -34,7 +34,8 @@ def drawn(points: np.ndarray, heights: list[float] | None = None) -> np.ndarray:
 
 def maps_with(discs: np.ndarray, *, canals: np.ndarray | None = None) -> LocalizerMaps:
     bodies = np.zeros((6, *SHAPE), np.float32)
-    centers = np.concatenate([DISCS[:1] + [0, 0, 17.5], (DISCS[1:] + DISCS[:-1]) / 2, DISCS[-1:] - [0, 0, 17.5]])
+    half = np.array([0, 0, 17.5])
+    centers = np.concatenate([DISCS[:1] + half, (DISCS[1:] + DISCS[:-1]) / 2, DISCS[-1:] - half])
     voxels = np.stack(np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij"), -1)
     places = apply_affine(AFFINE, voxels)
     for position, center in enumerate(centers):
