@@ -51,14 +51,14 @@ class Candidate:
 
 
 def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int = 16) -> tuple[Candidate, ...]:
-    """Peaks of the disc maps taken together, from the head down.
+    """Peaks of the disc maps added up, from the head down: a disc that could bear two names is a disc all the same.
 
     Args:
         maps: The localiser's answer.
         threshold: Peaks below this probability are left out.
         limit: At most so many, the strongest ones.
     """
-    strongest = maps.discs.max(axis=0)
+    strongest = np.minimum(maps.discs.sum(axis=0), 1.0)
     peaks = _peaks(strongest, spacing_of(maps.affine), threshold)[:limit]
     found = []
     for peak in peaks:

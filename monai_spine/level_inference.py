@@ -66,7 +66,7 @@ class LevelLocalizer:
         low, high = (float(value) for value in np.percentile(volume.array, (1, 99)))
         if not low < high:
             raise LevelsNotFoundError(
-                f"No lumbar spine was found on {name}: nearly all its voxels have the value {low:g}. Choose another with --series."
+                f"No lumbar spine was found on {name}: nearly all voxels have the value {low:g}. Choose another with --series."
             )
         return decode_levels(self.maps(volume), series_instance_uid=volume.series_instance_uid, source=name)
 

@@ -87,7 +87,7 @@ def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, 
 def _node_scores(candidates: Sequence[Candidate], prior: ColumnPrior) -> Floats:
     """Gain of naming candidate c with level l over leaving both alone, (C, L)."""
     evidence = np.array([candidate.evidence for candidate in candidates])
-    unused = np.log(1 - np.minimum(evidence.max(1), 0.95))
+    unused = np.log(1 - np.minimum(evidence.sum(1), 0.95))
     return np.asarray(np.log(evidence + prior.floor) - np.log(prior.absent) - unused[:, None])
 
 

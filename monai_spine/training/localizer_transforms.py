@@ -78,9 +78,9 @@ class RandViewd(Randomizable, MapTransform):
         *,
         rotate_deg: Sequence[float] = (20.0, 6.0, 6.0),
         scale: Sequence[float] = (0.8, 1.25),
-        shift_mm: Sequence[float] = (10.0, 40.0, 60.0),
+        shift_mm: Sequence[float] = (10.0, 30.0, 45.0),
         flip_prob: float = 0.5,
-        cut_prob: float = 0.15,
+        cut_prob: float = 0.1,
     ) -> None:
         super().__init__(keys)
         self.shape, self.spacing_mm = tuple(shape), np.asarray(spacing_mm, dtype=float)
