@@ -50,7 +50,8 @@ def test_the_sac_loses_the_share_of_its_section_that_the_latent_says(patients):
             neighbours = sum(spine.discs[other].canal for other in LEVELS if other is not level)
             if lost < 0.4 or neighbours > 1.0:
                 continue
-            at = profiles.index_of(np.array([spine.disc_s_mm(level) + spine.discs[level].offset_mm, spine.disc_s_mm(level) + 18.0]))
+            deepest = spine.disc_s_mm(level) + spine.discs[level].offset_mm
+            at = profiles.index_of(np.array([deepest, deepest + 18.0]))
             section = profiles.at("sac_half_width", at) * (profiles.at("sac_front", at) - profiles.at("sac_back", at))
             assert section[0] / section[1] == pytest.approx(1 - lost, abs=0.2)
 
