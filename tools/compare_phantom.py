@@ -93,7 +93,7 @@ def main() -> None:
     datalist, real = read_datalist(arguments.phantom), real_slices(arguments.lumbar_volumes)
     simulated = {role: phantom_slices(datalist, role, arguments.count) for role in ("sagittal_t2", "sagittal_t1")}
     for role, pictures in simulated.items():
-        ours, theirs = np.array([measure(picture) for picture in pictures]), np.array([measure(picture) for picture in real[role]])
+        ours, theirs = (np.array([measure(picture) for picture in some]) for some in (pictures, real[role]))
         print(f"{role}: {len(theirs)} real slices, {len(ours)} simulated")
         for name, mine, other in zip(MEASURES, ours.T, theirs.T, strict=True):
             inside = np.mean((mine >= other.min()) & (mine <= other.max()))

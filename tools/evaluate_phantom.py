@@ -1,0 +1,74 @@
+"""Hold an analysis of simulated studies against what is true of them.
+
+    monai-spine phantom work/test --studies 200 --seed 2
+    monai-spine analyze work/test/train_images -o work/results --formats json
+    python tools/evaluate_phantom.py work/test work/results
+
+Prints how far the level points lie from the true ones, and where the score lies between the best possible one (0) and that of
+the class shares alone (1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from monai_spine.phantom.floor import floor, normalised_score
+from monai_spine.training.score import official_score
+
+
+def level_distances_mm(phantom: Path, results: Path) -> pd.DataFrame:
+    """Distance of every true disc and canal point from the one found under the same name; infinite where none was found."""
+    found = {}
+    for path in sorted(results.glob("*/result.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        study = Path(document["study"]["source"]).name
+        found |= {(study, level["level"]): level for level in document["levels"]}
+    rows = []
+    for true in pd.read_csv(phantom / "levels.csv", dtype={"study_id": str}).to_dict("records"):
+        level = found.get((true["study_id"], true["level"]), {})
+        rows.append(
+            {
+                "study": true["study_id"],
+                "level": true["level"],
+                "disc": _distance(level.get("point_ras_mm"), [true[f"disc_{axis}_mm"] for axis in "ras"]),
+                "canal": _distance(level.get("canal_ras_mm"), [true[f"canal_{axis}_mm"] for axis in "ras"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _distance(point: list[float] | None, truth: list[float]) -> float:
+    return np.inf if point is None else float(np.linalg.norm(np.subtract(point, truth)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phantom", type=Path, help="folder that `monai-spine phantom` wrote")
+    parser.add_argument("results", type=Path, help="folder that `monai-spine analyze` wrote")
+    arguments = parser.parse_args()
+
+    distances = level_distances_mm(arguments.phantom, arguments.results)
+    print(f"levels: {len(distances)} in {distances.study.nunique()} studies")
+    for what in ("disc", "canal"):
+        values = distances[what]
+        near, far = np.mean(values <= 5), np.mean(values <= 10)
+        print(f"  {what:5} within 5 mm {near:.4f}  within 10 mm {far:.4f}  median {values.median():.2f} mm")
+
+    solution = pd.read_csv(arguments.phantom / "train.csv", dtype=str, keep_default_na=False)
+    submission = pd.read_csv(arguments.results / "submission.csv", dtype=str, keep_default_na=False)
+    score, bounds = official_score(solution, submission), floor(arguments.phantom)
+    print("score                 floor     ours     prior    (ours - floor) / (prior - floor)")
+    lines = {name: (bounds.floor.parts[name], score.parts[name], bounds.prior.parts[name]) for name in score.parts}
+    lines["score"] = (bounds.floor.score, score.score, bounds.prior.score)
+    for name, share in normalised_score(score, bounds).items():
+        low, ours, high = lines[name]
+        print(f"  {name:18} {low:8.4f} {ours:8.4f} {high:8.4f}    {share:.3f}")
+
+
+if __name__ == "__main__":
+    main()
