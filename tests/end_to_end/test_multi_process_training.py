@@ -15,12 +15,16 @@ CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "spinal_canal_stenos
 
 
 def train(prepared: Path, out: Path, *, processes: int) -> dict[str, torch.Tensor]:
-    """Train two epochs of one full batch without chance, and give back the weights."""
+    """Train two epochs of one full batch without chance, and give back the last state.
+
+    Plain gradient descent, as Adam's first steps follow the sign of gradients that are zero but for rounding.
+    """
     files = [str(CONFIGS / "train.json"), *([str(CONFIGS / "multi_gpu_train.json")] if processes > 1 else [])]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, "-m", "monai.bundle", "run", "training", "--config_file", str(files)]
     changes = {"dataset_dir": prepared, "output_dir": out, "ckpt_path": out / "model.pt", "epochs": 2}
-    changes |= {"limit": 8, "batch_size": 8, "dropout": 0.0, "jitter": "None", "train#preprocessing": "@validate#preprocessing"}
+    changes |= {"limit": 8, "batch_size": 8, "dropout": 0.0, "jitter": "{}", "train#preprocessing": "@validate#preprocessing"}
+    changes |= {"optimizer#_target_": "torch.optim.SGD", "learning_rate": 0.02}
     arguments = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -35,6 +39,6 @@ def test_two_processes_train_what_one_process_trains(tmp_path: Path) -> None:
     alone = train(prepared, tmp_path / "alone", processes=1)
     together = train(prepared, tmp_path / "together", processes=2)
     assert together["trainer"] == alone["trainer"]
-    assert together["best"]["best"] == pytest.approx(alone["best"]["best"], abs=1e-3)
+    assert together["best"]["best"] == pytest.approx(alone["best"]["best"], abs=1e-5)
     for name, values in alone["network"].items():
-        torch.testing.assert_close(together["network"][name], values, atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(together["network"][name], values, atol=1e-5, rtol=1e-4)
