@@ -69,7 +69,10 @@ def _localizer() -> dict[str, Any]:
         "network_def": {"_target_": "tiny_bundles.DrawnColumn"},
         "preprocessing": {
             "_target_": "Compose",
-            "transforms": [{"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None}],
+            "transforms": [
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
+                {"_target_": "Spacingd", "keys": "image", "pixdim": [4.0, 4.0, 4.0]},
+            ],
         },
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]},

@@ -32,7 +32,7 @@ def study(tmp_path_factory) -> Path:
 
 def _nifti(path: Path, affine: np.ndarray | None = None) -> Path:
     affine = np.diag([4.0, 4.0, 4.0, 1.0]) if affine is None else affine
-    image = nib.Nifti1Image(np.ones((5, 64, 64), np.float32), None)
+    image = nib.Nifti1Image(np.arange(5 * 64 * 64, dtype=np.float32).reshape(5, 64, 64), None)
     image.set_sform(affine, code=1)
     nib.save(image, path)
     return path
