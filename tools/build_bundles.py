@@ -17,9 +17,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monai_spine.anatomy import Condition, Level
+from monai_spine.anatomy import LEVELS, Condition, Level
 from monai_spine.geometry import Triple
-from monai_spine.placement import CANAL_OFFSET_MM, FORAMINAL_OFFSET_MM, SUBARTICULAR_OFFSET_MM
+from monai_spine.placement import CANAL_OFFSET_MM
 from monai_spine.weights import WEIGHT_FILES, metadata_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -34,6 +34,18 @@ TEMPLATE_FILES = (
     "docs/README.md",
     "docs/data_license.txt",
 )
+
+
+SUBARTICULAR_OFFSET_MM: Mapping[Level, Triple] = dict.fromkeys(LEVELS, (10.1, 4.9, 0.0))
+FORAMINAL_OFFSET_MM: Mapping[Level, Triple] = {
+    Level.L1_L2: (15.9, 4.2, 5.1),
+    Level.L2_L3: (16.8, 4.3, 5.0),
+    Level.L3_L4: (17.6, 4.3, 4.9),
+    Level.L4_L5: (18.4, 4.3, 4.9),
+    Level.L5_S1: (19.2, 4.9, 4.2),
+}
+"""Medians of the set that the weights were trained on (`tools/measure_offsets.py`): a network is shown at work what it was shown
+in training. `placement.FORAMINAL_OFFSET_MM` holds those of real readers, for weights that are trained on real images."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         offset_mm=FORAMINAL_OFFSET_MM,
         shift_mm=(3.0, 3.0, 3.0),
         thin_axis=0,
-        where="the foramen: 15 mm (L1/L2) to 18 mm (L5/S1) to the side of the canal's centre, in front of it and above",
+        where="the foramen: 16 mm (L1/L2) to 19 mm (L5/S1) to the side of the canal's centre, in front of it and above",
     ),
     GradingBundle(
         condition=Condition.SUBARTICULAR_STENOSIS,
@@ -156,7 +168,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         offset_mm=SUBARTICULAR_OFFSET_MM,
         shift_mm=(3.0, 3.0, 2.0),
         thin_axis=2,
-        where="9 mm to the side of the canal's centre, on the nearest slice of the block that covers it best",
+        where="10 mm to the side of the canal's centre and 5 mm in front, on the nearest slice of the block that covers it best",
     ),
 )
 """The grading bundles of this repository."""
