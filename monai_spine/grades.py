@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from monai_spine.anatomy import Condition, Level, Severity, Side, Target
 from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to_slice
 from monai_spine.errors import OutsideFieldOfViewError, WeightsError
+from monai_spine.foramina import foraminal_offset_mm, foraminal_shift_mm
 from monai_spine.geometry import Point
 from monai_spine.placement import ColumnFrame, column_frames
 
@@ -120,13 +121,26 @@ def grade_targets(
     """
     frames = column_frames(levels)
     by_role = {str(getattr(role, "value", role)): tuple(blocks) for role, blocks in volumes.items()}
-    grades = [_placed(target, frames, by_role, graders.get(target.condition)) for target in targets]
-    for condition, grader in graders.items():
+    found = {condition: _with_found_offsets(grader, frames, by_role) for condition, grader in graders.items()}
+    grades = [_placed(target, frames, by_role, found.get(target.condition)) for target in targets]
+    for condition, grader in found.items():
         waiting = [at for at, grade in enumerate(grades) if grade.target.condition is condition and grade.crop is not None]
         seen = [_as_seen(grades[at], grader.spec) for at in waiting]
         for at, probabilities in zip(waiting, grader.probabilities(seen), strict=True):
             grades[at] = replace(grades[at], status="graded", reason=None, probabilities=probabilities)
     return tuple(grades)
+
+
+def _with_found_offsets(
+    grader: Grader, frames: Mapping[Level, ColumnFrame], volumes: Mapping[str, Sequence[Volume]]
+) -> Grader:
+    """The grader with this patient's own distance to the side, where its bundle asks for it."""
+    spec = grader.spec
+    if not spec.find_lateral:
+        return grader
+    shift_mm = foraminal_shift_mm(volumes.get(spec.role, ()), frames, spec.offset_mm)
+    offsets = {level: foraminal_offset_mm(offset, shift_mm) for level, offset in spec.offset_mm.items()}
+    return replace(grader, spec=replace(spec, offset_mm=offsets))
 
 
 def _placed(

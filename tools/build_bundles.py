@@ -71,7 +71,7 @@ class GradingBundle:
     shift_mm: Triple
     thin_axis: int
     where: str
-    epochs: int = 20
+    epochs: int = 14
 
     @property
     def name(self) -> str:
@@ -89,6 +89,7 @@ class GradingBundle:
             "shape": self.shape,
             "mirror_right": self.has_side,
             "on_slice": self.role == "axial_t2",
+            "find_lateral": self.condition is Condition.NEURAL_FORAMINAL_NARROWING,
             "min_coverage": 0.5,
             "offset_mm": {level.label: offset for level, offset in self.offset_mm.items()},
         }
@@ -158,7 +159,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         offset_mm=FORAMINAL_OFFSET_MM,
         shift_mm=(3.0, 3.0, 3.0),
         thin_axis=0,
-        where="the foramen: 16 mm (L1/L2) to 19 mm (L5/S1) to the side of the canal's centre, in front of it and above",
+        where="the foramen: 16 mm (L1/L2) to 19 mm (L5/S1) to the side of the canal's centre (found by its fat)",
     ),
     GradingBundle(
         condition=Condition.SUBARTICULAR_STENOSIS,
