@@ -1,0 +1,106 @@
+"""The best network is kept, a killed run goes on, and a run without gain ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from monai_spine.errors import OutputError
+from monai_spine.training.handlers import BestModel, FirstProcessWriter, LastCheckpoint, LogLearningRate, StopEarly
+
+
+def evaluator(values: list[float]) -> Engine:
+    """An engine whose runs report these values of `loss`, one after the other."""
+    engine, waiting = Engine(lambda engine, batch: None), iter(values)
+
+    @engine.on(Events.COMPLETED)
+    def _report(engine: Engine) -> None:
+        engine.state.metrics["loss"] = next(waiting)
+
+    return engine
+
+
+def test_the_best_network_is_kept(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    best = BestModel(tmp_path / "models" / "model.pt", network, "loss")
+    engine = evaluator([0.5, 0.3, 0.4])
+    best.attach(engine)
+    for value in (1.0, 2.0, 3.0):
+        torch.nn.init.constant_(network.weight, value)
+        engine.run([0])
+    assert float(torch.load(best.path, weights_only=True)["weight"]) == 2.0
+    assert best.state_dict() == {"best": 0.3, "validations_since": 1}
+
+
+@pytest.mark.parametrize(("lower", "expected"), [(True, 0.2), (False, 0.9)])
+def test_better_is_lower_or_higher(tmp_path: Path, lower: bool, expected: float) -> None:
+    best = BestModel(tmp_path / "model.pt", torch.nn.Linear(1, 1), "loss", lower_is_better=lower)
+    engine = evaluator([0.5, 0.2, 0.9])
+    best.attach(engine)
+    for _ in range(3):
+        engine.run([0])
+    assert best.best == expected
+
+
+def test_a_run_without_gain_ends(tmp_path: Path) -> None:
+    best = BestModel(tmp_path / "model.pt", torch.nn.Linear(1, 1), "loss")
+    validation = evaluator([0.5] * 10)
+    best.attach(validation)
+    trainer = Engine(lambda engine, batch: None)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: validation.run([0]))
+    StopEarly(best, patience=3).attach(trainer)
+    assert trainer.run([0], max_epochs=10).epoch == 4
+
+
+def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    path, network = tmp_path / "last.pt", torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(network.weight, 7.0)
+    first = Engine(lambda engine, batch: None)
+    LastCheckpoint(path, {"network": network}).attach(first)
+    first.run([0, 0], max_epochs=3)
+    again, epochs = torch.nn.Linear(1, 1), []
+    second = Engine(lambda engine, batch: None)
+    second.add_event_handler(Events.EPOCH_STARTED, lambda engine: epochs.append(engine.state.epoch))
+    LastCheckpoint(path, {"network": again}, resume=True).attach(second)
+    second.run([0, 0], max_epochs=5)
+    assert epochs == [4, 5]
+    assert float(again.weight) == 7.0
+
+
+def test_without_a_checkpoint_a_resumed_run_starts_at_the_beginning(tmp_path: Path) -> None:
+    trainer = Engine(lambda engine, batch: None)
+    LastCheckpoint(tmp_path / "last.pt", {}, resume=True).attach(trainer)
+    assert trainer.run([0], max_epochs=2).epoch == 2
+
+
+def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    trainer = Engine(lambda engine, batch: None)
+    LastCheckpoint(path, {}).attach(trainer)
+    trainer.run([0], max_epochs=1)
+    before = path.read_bytes()
+
+    def full(contents: object, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        trainer.run([0], max_epochs=2)
+    assert path.read_bytes() == before
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["last.pt"]
+
+
+def test_the_writer_opens_its_file_with_the_first_value(tmp_path: Path) -> None:
+    writer = FirstProcessWriter(tmp_path / "runs")
+    writer.close()
+    assert not (tmp_path / "runs").exists()
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
+    trainer = Engine(lambda engine, batch: None)
+    LogLearningRate(writer, optimizer).attach(trainer)
+    trainer.run([0], max_epochs=1)
+    writer.close()
+    assert len(list((tmp_path / "runs").glob("events.out.tfevents.*"))) == 1
