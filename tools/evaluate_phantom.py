@@ -23,7 +23,7 @@ from monai_spine.training.score import official_score
 
 def level_distances_mm(phantom: Path, results: Path) -> pd.DataFrame:
     """Distance of every true disc and canal point from the one found under the same name; infinite where none was found."""
-    found = {}
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for path in sorted(results.glob("*/result.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         study = Path(document["study"]["source"]).name

@@ -53,7 +53,7 @@ def disc_between(upper: Cloud, lower: Cloud) -> Cloud:
     gap = gap[(along > upper.mean(0) @ down) & (along < lower.mean(0) @ down)]
     if len(gap) < 10:
         raise ValueError(f"no gap between bodies centred at {upper.mean(0).round(1)} and {lower.mean(0).round(1)} mm")
-    return gap
+    return np.asarray(gap)
 
 
 def disc_below(body: Cloud, above_ras_mm: Point | Cloud) -> Point:

@@ -92,7 +92,9 @@ class GradingCrops(Dataset[dict[str, Any]]):
         ]
         self.left_out = len(data) - len(self._kept)
         if not self._kept:
-            raise TableError(f"None of {len(data)} graded targets lies inside its scan: there is nothing to learn. Check dataset_dir.")
+            raise TableError(
+                f"None of {len(data)} graded targets lies inside its scan: there is nothing to learn. Check dataset_dir."
+            )
 
     def __len__(self) -> int:
         return len(self._kept)

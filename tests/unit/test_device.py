@@ -16,7 +16,7 @@ def test_unknown_devices_are_refused_with_the_choices(name):
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there_is_refused(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="finds 0 CUDA devices here. Use --device cpu"):
+    with pytest.raises(DeviceError, match=r"finds 0 CUDA devices here\. Use --device cpu"):
         resolve_device(name)
 
 
