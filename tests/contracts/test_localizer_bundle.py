@@ -22,7 +22,7 @@ from monai_spine.training.datalists import BODIES, POINT_NAMES
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "bundles" / "lumbar_level_localization"
 CONFIGS = BUNDLE / "configs"
-SMALL = ["--window", "[4,32,64]", "--samples_per_epoch", "4", "--val_limit", "1", "--val_interval", "1", "--num_threads", "1"]
+SMALL = ["--window", "[4,32,64]", "--samples_per_epoch", "4", "--val_limit", "2", "--val_interval", "1", "--num_threads", "1"]
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 
 
@@ -39,14 +39,14 @@ def parser(*names: str, **overrides: object) -> ConfigParser:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """Two tiny cases for training, one for validation: five bright spots, and a label map of one body."""
+    """Two tiny cases for training, two for validation: five bright spots, and a label map of one body."""
     folder = tmp_path_factory.mktemp("prepared")
     shape, rng = (10, 90, 120), np.random.default_rng(0)
     affine = affine_from_spacing((4.0, 2.0, 2.0), center_ras_mm=(0.0, 0.0, 0.0), shape=shape)
     places = apply_affine(affine, np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij"), -1))
     discs = {level: (0.0, 10.0, 70.0 - 35.0 * at) for at, level in enumerate(LEVELS)}
     cases = []
-    for name in ("1", "2", "3"):
+    for name in ("1", "2", "3", "4"):
         image = sum(np.exp(-((places - point) ** 2).sum(-1) / 80) for point in discs.values()) + rng.uniform(0, 0.3, shape)
         bodies = 2 * (np.abs(places - [0, 10, 17.5]) < [20, 16, 12]).all(-1)
         nib.save(nib.Nifti1Image((200 * image).astype(np.int16), affine), folder / f"{name}.nii")
@@ -54,7 +54,7 @@ def prepared(tmp_path_factory) -> Path:
         volume = PreparedVolume(f"{name}.nii", "sagittal_t2", None, f"{name}_bodies.nii.gz", (Vertebra.L2,))
         canals = {level: (r, a - 24.0, s) for level, (r, a, s) in discs.items()}
         cases.append(PreparedCase(name, name, (volume,), discs=discs, canals=canals))
-    splits = {"training": ["1", "2"], "validation": ["3"], "test": ["3"][:0]}
+    splits = {"training": ["1", "2"], "validation": ["3", "4"]}
     write_datalist(folder, study="spots", source="simulated", cases=cases, splits=splits)
     return folder
 
@@ -76,7 +76,7 @@ def run(
 @pytest.fixture(scope="module")
 def trained(prepared, tmp_path_factory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("run")
-    return out, run(prepared, out, *SMALL, "--epochs", "1")
+    return out, run(prepared, out, *SMALL, "--epochs", "1", "--log_interval", "1")
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_training_leaves_the_best_and_the_last_state_and_tensorboard(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(out)).Reload()
-    assert {"learning_rate", "loss", "val_capped_mm", "val_body_dice"} <= set(events.Tags()["scalars"])
+    assert {"learning_rate", "loss", "capped_mm", "body_dice"} <= set(events.Tags()["scalars"])
     assert "levels/0" in events.Tags()["images"]
 
 
@@ -125,11 +125,11 @@ def test_two_processes_learn_what_one_learns(prepared, tmp_path_factory):
     for processes in (0, 2):
         out = tmp_path_factory.mktemp(f"processes{processes}")
         configs = ("train", "multi_gpu_train") if processes else ("train",)
-        settings = ["--epochs", "1", "--train#augmentation#transforms", plain]
+        settings = ["--epochs", "1", "--train#augmentation#transforms", plain, "--optimizer#_target_", "torch.optim.SGD"]
         run(prepared, out, *SMALL, *settings, configs=configs, processes=processes)
         weights.append(torch.load(out / "last.pt", weights_only=True)["network"])
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_inference_prepares_images_as_training_does():
