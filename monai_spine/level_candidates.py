@@ -15,7 +15,7 @@ __all__ = ["Candidate", "LocalizerMaps", "find_candidates", "maximum_around", "p
 Maps = npt.NDArray[np.float32]
 
 _SEPARATION_MM = 12.0
-_CENTROID_RADIUS_MM = 8.0
+_CENTROID_RADIUS_MM = 12.0
 _EVIDENCE_RADIUS_MM = 6.0
 _MOST_SUMMITS = 100
 
@@ -107,11 +107,17 @@ def _peaks(
 
 
 def _centroid(volume: npt.NDArray[np.float32], peak: npt.NDArray[np.int64], affine: Affine) -> Point:
-    """Centre of mass of the squared values around a peak, of what exceeds half its height."""
-    box, distance = _ball(_as_point(apply_affine(affine, peak)), affine, volume.shape, _CENTROID_RADIUS_MM)
-    part = volume[box]
-    weight = np.where((distance <= _CENTROID_RADIUS_MM) & (part > 0.5 * volume[tuple(peak)]), part, 0.0).astype(float) ** 2
-    indices = np.stack(np.meshgrid(*(np.arange(axis.start, axis.stop) for axis in box), indexing="ij"), -1)
+    """Centre of mass of the squared values around a peak, of what exceeds a fifth of its height.
+
+    The neighbourhood is an ellipsoid of 8 mm, wider along axes whose voxels are long, so that it holds at least three of them.
+    """
+    reach = np.maximum(_CENTROID_RADIUS_MM / np.asarray(spacing_of(affine)), 1.5)
+    low = np.maximum(np.ceil(peak - reach), 0).astype(int)
+    high = np.minimum(np.floor(peak + reach) + 1, volume.shape).astype(int)
+    part = volume[tuple(slice(first, last) for first, last in zip(low, high, strict=True))]
+    indices = np.stack(np.meshgrid(*(np.arange(first, last) for first, last in zip(low, high, strict=True)), indexing="ij"), -1)
+    near = (((indices - peak) / reach) ** 2).sum(-1) <= 1
+    weight = np.where(near & (part > 0.2 * volume[tuple(peak)]), part, 0.0).astype(float) ** 2
     return _as_point(apply_affine(affine, (indices * weight[..., None]).sum((0, 1, 2)) / weight.sum()))
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from monai_spine.anatomy import LEVELS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
-from monai_spine.geometry import Point, apply_affine, spacing_of
+from monai_spine.geometry import Affine, Point, apply_affine, spacing_of
 from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, maximum_around, peak_near
 from monai_spine.level_sequence import STANDARD_PRIOR, ColumnPrior, Numbering, number_column
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
@@ -24,6 +24,8 @@ SURE = 0.5
 
 _AMBIGUOUS = 0.2
 _FEWEST_LEVELS = 2
+_REFINE_REACH_MM = 10.0
+_REFINE_THRESHOLD = 0.15
 _CANAL_BEHIND_DISC_MM = 24.0
 _CANAL_REACH_MM = 16.0
 _CANAL_THRESHOLD = 0.15
@@ -70,10 +72,16 @@ def decode_levels(
             f"No lumbar spine was found on {source}: {len(sure)} discs could be named (at least {_FEWEST_LEVELS} are needed; "
             f"strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan, or choose another with --series."
         )
-    points = {level: np.asarray(candidate.point_ras_mm) for level, candidate in named.items()}
+    points = {level: _refined(maps.discs[level], candidate, maps.affine) for level, candidate in named.items()}
     levels = tuple(_level_point(maps, numbering, points, level, series_instance_uid) for level in sorted(points))
     bodies, vertebrae = _bodies(maps, points, {level: _confidence(numbering, level) for level in points})
     return Levels(levels, vertebrae, _column_flags(levels), bodies)
+
+
+def _refined(channel: npt.NDArray[np.float32], candidate: Candidate, affine: Affine) -> Floats:
+    """Centre of a named disc in its own map, which is sharper than the sum of all; the candidate's where that map is silent."""
+    point, strength = peak_near(channel, affine, around_ras_mm=candidate.point_ras_mm, reach_mm=_REFINE_REACH_MM)
+    return np.asarray(point if strength > _REFINE_THRESHOLD else candidate.point_ras_mm)
 
 
 def is_sure(levels: Levels) -> bool:
