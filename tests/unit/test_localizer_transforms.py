@@ -104,17 +104,29 @@ def test_what_is_not_labelled_weighs_nothing_and_what_is_estimated_little():
     assert set(answer) == {"image", "target", "weight"}
 
 
-def test_the_loss_ignores_channels_without_weight():
+def loss_of(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, **settings: float) -> float:
+    return float(LocalizerLoss(**settings)(logits, {"target": target, "weight": weight}))
+
+
+@pytest.mark.parametrize("channel", [3, 12])
+def test_the_loss_ignores_channels_without_a_label(channel):
     torch.manual_seed(0)
     target, weight = torch.rand(2, 16, 4, 8, 8).round(), torch.ones(2, 16)
-    weight[:, [3, 12]] = 0.0
+    weight[:, channel] = 0.0
     logits = torch.randn(2, 16, 4, 8, 8)
     changed = logits.clone()
-    changed[:, [3, 12]] += 5.0
-    loss = LocalizerLoss()
-    assert float(loss(logits, {"target": target, "weight": weight})) == pytest.approx(
-        float(loss(changed, {"target": target, "weight": weight}))
-    )
+    changed[:, channel] += 5.0
+    assert loss_of(logits, target, weight) == pytest.approx(loss_of(changed, target, weight))
+
+
+def test_a_neighbour_s_name_costs_more_than_the_right_one():
+    target, weight = torch.zeros(1, 16, 2, 4, 4), torch.ones(1, 16)
+    target[:, 1] = 1.0
+    right, wrong = torch.zeros_like(target), torch.zeros_like(target)
+    right[:, 1] = wrong[:, 2] = 3.0
+    plain = loss_of(wrong, target, weight) - loss_of(right, target, weight)
+    named = loss_of(wrong, target, weight, name_share=1.0) - loss_of(right, target, weight, name_share=1.0)
+    assert named == pytest.approx(plain + 1.0, abs=1e-4)
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_examples():
