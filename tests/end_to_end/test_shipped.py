@@ -26,13 +26,15 @@ def _with_weights() -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("demo")
-    for arguments in (
-        ["phantom", root / "studies", "--studies", 1, "--seed", 7],
-        ["analyze", root / "studies", "-o", root / "out", "--bundles", BUNDLES, "--formats", "json,csv,html"],
-    ):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        assert result.exit_code == 0, result.output
+    _run("phantom", root / "studies", "--studies", 1, "--seed", 7)
+    (study,) = (root / "studies" / "train_images").iterdir()
+    _run("analyze", study, "-o", root / "out", "--bundles", BUNDLES, "--formats", "json,csv,html")
     return root
+
+
+def _run(*arguments: object) -> None:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     LastCheckpoint(path, {"network": again}, resume=True).attach(second)
     second.run([0, 0], max_epochs=5)
     assert epochs == [4, 5]
-    assert float(again.weight) == 7.0
+    assert again.weight.item() == 7.0
 
 
 def test_without_a_checkpoint_a_resumed_run_starts_at_the_beginning(tmp_path: Path) -> None:
