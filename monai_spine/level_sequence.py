@@ -41,6 +41,7 @@ class ColumnPrior:
         skipped: Probability that a disc between two seen ones was not seen.
         body_weight: How much the evidence of the bodies counts beside the discs'.
         floor: Added to every evidence, so that no single channel can forbid a name.
+        same_disc_mm: Candidates nearer than this are two views of one disc.
     """
 
     spacing_mm: float = 35.0
@@ -49,6 +50,7 @@ class ColumnPrior:
     skipped: float = 0.03
     body_weight: float = 0.5
     floor: float = 0.02
+    same_disc_mm: float = 15.0
 
 
 STANDARD_PRIOR = ColumnPrior()
@@ -61,7 +63,8 @@ class Numbering:
 
     Attributes:
         assigned: For each of `LEVELS`, the position of its candidate, or None.
-        probability: (candidates, levels): probability that the candidate bears that name, over all numberings.
+        probability: (candidates, levels): probability that the candidate's disc bears that name, over all numberings. Candidates
+            nearer to each other than `ColumnPrior.same_disc_mm` are one disc, and share their probabilities.
     """
 
     assigned: tuple[int | None, ...]
@@ -81,7 +84,9 @@ def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, 
     node = _node_scores(candidates, prior)
     edge = _edge_scores(candidates, body_evidence, prior)
     assigned = _viterbi(node, edge)
-    return Numbering(assigned, _marginals(node, edge))
+    points = np.array([candidate.point_ras_mm for candidate in candidates])
+    same = np.linalg.norm(points[:, None] - points[None], axis=-1) < prior.same_disc_mm
+    return Numbering(assigned, np.minimum(same.astype(float) @ _marginals(node, edge), 1.0))
 
 
 def _node_scores(candidates: Sequence[Candidate], prior: ColumnPrior) -> Floats:

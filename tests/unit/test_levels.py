@@ -93,6 +93,15 @@ def test_two_names_that_are_as_likely_are_called_ambiguous():
     assert min(found.confidence for found in levels.levels) < 0.8
 
 
+def test_a_disc_that_peaks_twice_is_one_disc():
+    twice = drawn(DISCS)
+    twice[2] = np.maximum(twice[2], drawn(np.add(DISCS[2:3], [0.0, 13.0, 0.0]), [0.88])[0])
+    levels = decode_levels(maps_with(twice))
+    assert [found.level for found in levels.levels] == list(LEVELS)
+    assert min(found.confidence for found in levels.levels) > 0.9
+    assert levels.flags == ()
+
+
 def test_a_canal_that_is_not_seen_is_none_and_flagged():
     levels = decode_levels(maps_with(drawn(DISCS), canals=np.zeros((5, *SHAPE), np.float32)))
     assert all(found.canal_ras_mm is None and "canal_not_seen" in found.flags for found in levels.levels)
