@@ -71,11 +71,16 @@ class LevelLocalizer:
         return decode_levels(self.maps(volume), series_instance_uid=volume.series_instance_uid, source=name)
 
     def maps(self, volume: Volume) -> LocalizerMaps:
-        """The network's answer on its own grid, as probabilities; zero outside the scan."""
+        """The network's answer on its own grid, as probabilities; zero outside the scan.
+
+        The scan is looked at twice, once mirrored from left to right, and the answers are averaged: no level has a side.
+        """
         array = torch.as_tensor(np.ascontiguousarray(volume.array, dtype=np.float32))[None]
         image = self.preprocessing({"image": MetaTensor(array, affine=torch.as_tensor(volume.affine))})["image"]
+        batch = image.as_tensor()[None].to(self.device)
         with torch.inference_mode():
-            logits = self.inferer(image.as_tensor()[None].to(self.device), self.network)[0]
+            seen, mirrored = self.inferer(torch.cat([batch, batch.flip(2)]), self.network)
+        logits = (seen + mirrored.flip(1)) / 2
         answer = self.postprocessing({"pred": logits, "image": image})["pred"]
         affine = np.asarray(image.affine, dtype=float)
         inside = _inside(affine, tuple(answer.shape[1:]), volume)
