@@ -30,6 +30,7 @@ _CANAL_BEHIND_DISC_MM = 24.0
 _CANAL_REACH_MM = 16.0
 _CANAL_THRESHOLD = 0.15
 _CANAL_LEVEL_MM = 9.0
+_TOWARDS_DISC = 0.6  # the canal is marked at the disc's height: two views of one height, the disc's the surer
 _HALF_SPACING_MM = 17.5
 _BODY_RADIUS_MM = 5.0
 _BODY_REACH_MM = (19.0, 40.0)
@@ -135,8 +136,9 @@ def _canal(maps: LocalizerMaps, points: Mapping[int, Floats], level: int) -> Poi
     expected = _as_point(points[level] + _CANAL_BEHIND_DISC_MM * back)
     for channel in (maps.canals[level], maps.canals.max(axis=0)):
         point, value = peak_near(channel, maps.affine, around_ras_mm=expected, reach_mm=_CANAL_REACH_MM)
-        if value >= _CANAL_THRESHOLD and abs((point - points[level]) @ _down(points, level)) < _CANAL_LEVEL_MM:
-            return point
+        below = float((point - points[level]) @ _down(points, level))
+        if value >= _CANAL_THRESHOLD and abs(below) < _CANAL_LEVEL_MM:
+            return _as_point(point - _TOWARDS_DISC * below * _down(points, level))
     return None
 
 

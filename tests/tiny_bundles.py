@@ -30,7 +30,7 @@ class DrawnColumn(torch.nn.Module):
         discs = [self._blob(grid, 0, height) for height in heights]
         canals = [self._blob(grid, -6, height) for height in heights]
         bodies = [self._blob(grid, 0, 2.5 * DISC_STEP - DISC_STEP * number, 9.0) for number in range(6)]
-        return torch.stack([*discs, *canals, *bodies])[None]
+        return torch.stack([*discs, *canals, *bodies]).expand(image.shape[0], -1, -1, -1, -1)
 
     def _blob(self, grid: tuple[torch.Tensor, ...], a: float, s: float, width: float = 2.0) -> torch.Tensor:
         distance = grid[0] ** 2 + (grid[1] - a) ** 2 + (grid[2] - s) ** 2
