@@ -22,7 +22,9 @@ from monai_spine.weights import find_bundle
 SHAPE = (12, 80, 128)
 AFFINE = affine_from_spacing((4.0, 2.0, 2.0), center_ras_mm=(3.0, -20.0, 8.0), shape=SHAPE)
 DISCS = np.array([[3.0, -5.0 + 6 * np.cos(step - 2), 78.0 - 35.0 * step] for step in range(5)])
-CANALS = DISCS - [0.0, 24.0, 0.0]
+_DOWN = np.gradient(DISCS, axis=0) / np.linalg.norm(np.gradient(DISCS, axis=0), axis=1, keepdims=True)
+CANALS = DISCS + 22.0 * np.cross([1.0, 0.0, 0.0], _DOWN) * np.sign(_DOWN[:, 2:])
+"""Behind each disc at its own height: square to the column there."""
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
