@@ -12,6 +12,7 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from tiny_prepared import write_tiny_prepared
 
 from monai_spine.anatomy import Condition
+from monai_spine.models import LOCALIZER
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = [f"{condition.slug}_grading" for condition in Condition]
@@ -62,6 +63,16 @@ def test_metadata_say_what_the_weights_were_trained_on(name: str) -> None:
     assert metadata["training_data"] == "simulated"
     assert "trained on simulated images: shows the path, grades no patient" in metadata["notice"]
     assert "simulated images" in (BUNDLES / name / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("config", ["train", "evaluate"])
+@pytest.mark.parametrize("name", [LOCALIZER, *NAMES])
+def test_losses_and_metrics_are_printed_by_a_logger_of_their_own(name: str, config: str) -> None:
+    """MONAI's `StatsHandler` silences the logger whose name it is given: the package's own would print nothing any more."""
+    document = json.loads((BUNDLES / name / "configs" / f"{config}.json").read_text())
+    parts = [*document.get("train", {}).get("handlers", []), *document.get("validate", {}).get("handlers", [])]
+    printers = [part for part in [*parts, *document.get("validate#handlers", [])] if "StatsHandler" in str(part)]
+    assert not [part["name"] for part in printers if "name" in part]
 
 
 @pytest.mark.parametrize("name", NAMES)
