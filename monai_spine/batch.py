@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from monai_spine import __version__
 from monai_spine.errors import DeviceError, OutputError, SpineError, WeightsError
+from monai_spine.files import name_of
+from monai_spine.inputs import StudyInput, find_studies
 from monai_spine.report import DEFAULT_FORMATS, write_cohort, write_result
 from monai_spine.settings import Settings
 from monai_spine.store import ExistingResults, ResultsFolder, study_names
-from monai_spine.study import find_studies
 
 if TYPE_CHECKING:
     from monai_spine.result import StudyResult
@@ -114,6 +115,7 @@ class BatchOutcome:
 class _Task:
     study: str
     source: Path
+    study_instance_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def run_batch(
     run = _Run(ResultsFolder(output, options.existing), settings, options)
     run.folder.check()
     tasks, failures = _tasks(inputs, output)
-    skipped = [task.study for task in tasks if options.existing is ExistingResults.RESUME and run.folder.is_complete(task.study)]
+    skipped = _finished_before(run, tasks) if options.existing is ExistingResults.RESUME else []
     total, finished = len(tasks) + len(failures), list[str]()
     for step in _analyse_all(run, [task for task in tasks if task.study not in skipped]):
         if step.failure:
@@ -182,17 +184,32 @@ def _write_tables(run: _Run, outcome: BatchOutcome) -> str:
 
 
 def _tasks(inputs: Sequence[Path], output: Path) -> tuple[list[_Task], list[Failure]]:
-    """The studies that the inputs hold, leaving out earlier results among them; and the inputs that hold none."""
-    sources: list[Path] = []
+    """The studies that the inputs hold, each once, without what lies in the output; and the inputs that hold none."""
+    found: dict[Path, StudyInput] = {}
     results = output.resolve()
     failures: list[Failure] = []
     for given in inputs:
         try:
-            found = [one.path for one in find_studies(given) if one.path not in sources]
-            sources += [path for path in found if results not in (path.resolve(), *path.resolve().parents)]
+            for one in find_studies(given):
+                home = one.home.resolve()
+                if results not in (home, *home.parents):
+                    found.setdefault(home, one)
         except SpineError as error:
-            failures.append(_failure(_Task(given.name, given), error))
-    return [_Task(name, source) for name, source in zip(study_names(sources), sources, strict=True)], failures
+            failures.append(_failure(_Task(name_of(given), given), error))
+    names = study_names([one.home for one in found.values()])
+    return [_Task(name, one.path, one.study_instance_uid) for name, one in zip(names, found.values(), strict=True)], failures
+
+
+def _finished_before(run: _Run, tasks: Sequence[_Task]) -> list[str]:
+    """Names of the studies whose results are there already.
+
+    Raises:
+        OutputFolderError: Under a study's name lie the results of another one.
+    """
+    done = [task for task in tasks if run.folder.is_complete(task.study)]
+    for task in done:
+        run.folder.check_study(task.study, source=task.source, study_instance_uid=task.study_instance_uid)
+    return [task.study for task in done]
 
 
 def _analyse_all(run: _Run, tasks: Sequence[_Task]) -> Iterator[BatchProgress]:

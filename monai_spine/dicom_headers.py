@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
@@ -16,7 +17,7 @@ from monai_spine.errors import UnreadableInputError, VolumeGeometryError
 from monai_spine.instances import Frame, Instance, PixelLayout, Tags
 from monai_spine.mosaic import mosaic_tiles
 
-__all__ = ["NotAnImageError", "read_instance", "read_study_uid"]
+__all__ = ["NotAnImageError", "read_instance", "read_uids"]
 
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _MODALITY_OF_CLASS = {
@@ -54,13 +55,17 @@ class NotAnImageError(UnreadableInputError):
     """A file of the folder that is no DICOM image; the message is the reason why it was set aside."""
 
 
-def read_study_uid(path: Path) -> str | None:
-    """The StudyInstanceUID of one file, or None where it is no DICOM image."""
+def read_uids(path: Path) -> tuple[str, str] | None:
+    """The StudyInstanceUID and the SeriesInstanceUID of one file, empty where it has none; None where it is no DICOM image."""
+    keywords = {0x0020000D: "StudyInstanceUID", 0x0020000E: "SeriesInstanceUID", 0x00280010: "Rows"}
     try:
-        elements = read_elements(path, {0x0020000D: "StudyInstanceUID", 0x00280010: "Rows"})
+        with disable_value_validation():
+            elements = read_elements(path, keywords)
     except _READ_FAILURES:
         return None
-    return None if elements is None or not elements.get("Rows") else _text(elements, "StudyInstanceUID")
+    if elements is None or not elements.get("Rows"):
+        return None
+    return _text(elements, "StudyInstanceUID"), _text(elements, "SeriesInstanceUID")
 
 
 def read_instance(path: Path) -> Instance:

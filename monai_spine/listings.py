@@ -10,9 +10,10 @@ from typing import Any
 
 from monai_spine import __version__
 from monai_spine.errors import SpineError
+from monai_spine.inputs import find_studies
 from monai_spine.series import SeriesRole, assign_roles
 from monai_spine.settings import Settings
-from monai_spine.study import Study, find_studies, open_study
+from monai_spine.study import Study, open_study
 from monai_spine.weights import Bundle, bundle_folder, find_bundle, find_bundles, verify_bundle
 
 __all__ = ["bundle_lines", "info_lines", "inspect_all", "role_lines", "roles_json", "verified_lines"]

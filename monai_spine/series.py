@@ -7,14 +7,20 @@ choice come before both. Every series gets its reason in words. No pixel is read
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
+from typing import TypeAlias
 
 from monai_spine.errors import SeriesSelectionError, TableError
+from monai_spine.files import name_of
 from monai_spine.series_facts import Facts, Finding, read_facts, weigh
 from monai_spine.study import Series, Study
 
-__all__ = ["Role", "SeriesRole", "assign_roles", "role_from_table", "used_series"]
+__all__ = ["Role", "SeriesRole", "SeriesTable", "assign_roles", "role_from_table", "used_series"]
+
+SeriesTable: TypeAlias = Mapping[tuple[str, str], str]
+"""Study and series to a description, as the competition's table has them."""
 
 
 class Role(str, Enum):
@@ -90,7 +96,7 @@ def assign_roles(
     study: Study,
     *,
     chosen: Mapping[Role, str] | None = None,
-    table: Mapping[str, str] | None = None,
+    table: SeriesTable | None = None,
     nifti_role: Role | None = None,
 ) -> tuple[SeriesRole, ...]:
     """Give each series its role, and choose which are used.
@@ -101,7 +107,8 @@ def assign_roles(
     Args:
         study: An opened study.
         chosen: The user's own choice: role to SeriesInstanceUID.
-        table: The competition's labels: SeriesInstanceUID or folder name to `Sagittal T1`, `Sagittal T2/STIR` or `Axial T2`.
+        table: The competition's labels: study and series, each by its UID or by the name of its folder (a study also by that of
+            its file), to `Sagittal T1`, `Sagittal T2/STIR` or `Axial T2`.
         nifti_role: What a NIfTI file shows; by default `sagittal`, of unknown weighting.
 
     Returns:
@@ -114,7 +121,10 @@ def assign_roles(
     wanted = dict(chosen or {})
     _check_chosen(study, wanted)
     if study.kind == "dicom":
-        candidates = [_judge(series, table or {}, listed=_is_listed(study, table or {})) for series in study.series]
+        labels = [_label(study, series, table or {}) for series in study.series]
+        unlisted = "; by its headers, as the table of series does not list this study" if table and not any(labels) else ""
+        candidates = [_judge(series, label, listed=any(labels)) for series, label in zip(study.series, labels, strict=True)]
+        candidates = [replace(one, reason=f"{one.reason}{unlisted}") for one in candidates]
     else:
         candidates = [_unweighted(study, nifti_role)]
     verdicts: dict[str, SeriesRole] = {one.uid: _verdict(one, used=False) for one in candidates}
@@ -141,18 +151,18 @@ def _name(series: Series) -> str:
     return f"{number}{series.description!r}" if series.description else f"{number or 'series'}without description".strip()
 
 
-def _is_listed(study: Study, table: Mapping[str, str]) -> bool:
-    return any(_label(series, table) is not None for series in study.series)
-
-
-def _label(series: Series, table: Mapping[str, str]) -> str | None:
-    keys = (series.series_instance_uid, *(instance.path.parent.name for instance in series.instances[:1]))
+def _label(study: Study, series: Series, table: SeriesTable) -> str | None:
+    """What the table says of a series; a series number that belongs to another study says nothing."""
+    folder = series.instances[0].path.parent
+    stem = Path(study.source).name.removesuffix(".zip")
+    studies = (study.study_instance_uid or "", name_of(folder.parent), name_of(folder), stem)
+    keys = ((one, name) for one in studies for name in (series.series_instance_uid, name_of(folder)))
     return next((table[key] for key in keys if key in table), None)
 
 
-def _judge(series: Series, table: Mapping[str, str], *, listed: bool) -> _Candidate:
+def _judge(series: Series, label: str | None, *, listed: bool) -> _Candidate:
     """A series' role by table or tags."""
-    facts, label = read_facts(series), _label(series, table)
+    facts = read_facts(series)
     if label is not None:
         role = role_from_table(label)
         expected = role.value.split("_")[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_spine.anatomy import LEVELS, Level
 from monai_spine.errors import AnatomyError, SeriesSelectionError
-from monai_spine.series import Role
+from monai_spine.series import Role, SeriesTable
 
 __all__ = ["Settings", "parse_levels", "parse_role", "parse_series", "read_descriptions"]
 
@@ -22,7 +22,7 @@ class Settings:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         bundles: Folder of the bundles; None searches the usual places.
         series: SeriesInstanceUID to take for a role, whatever the headers say.
-        descriptions: Description by SeriesInstanceUID or folder name, from a table that is trusted more than the headers.
+        descriptions: Description by study and series, from a table that is trusted more than the headers; see `assign_roles`.
         nifti_role: What a NIfTI file shows. None: a sagittal scan of unknown weighting.
         levels: Levels to grade; all five are localised.
     """
@@ -30,7 +30,7 @@ class Settings:
     device: str = "auto"
     bundles: Path | None = None
     series: Mapping[Role, str] = field(default_factory=dict)
-    descriptions: Mapping[str, str] = field(default_factory=dict)
+    descriptions: SeriesTable = field(default_factory=dict)
     nifti_role: Role | None = None
     levels: tuple[Level, ...] = LEVELS
 
@@ -90,8 +90,8 @@ def parse_levels(text: str) -> tuple[Level, ...]:
     return tuple(level for level in LEVELS if level in wanted)
 
 
-def read_descriptions(path: Path) -> dict[str, str]:
-    """Read the competition's table of series: series id, as text, to description.
+def read_descriptions(path: Path) -> dict[tuple[str, str], str]:
+    """Read the competition's table of series: study id and series id, as text, to description.
 
     Raises:
         TableError: The table breaks its specification.
@@ -99,8 +99,8 @@ def read_descriptions(path: Path) -> dict[str, str]:
     from monai_spine.studies.rsna2024 import read_series_descriptions
 
     table = read_series_descriptions(path)
-    pairs = zip(table["series_id"], table["series_description"], strict=True)
-    return {str(series): str(description) for series, description in pairs}
+    rows = zip(table["study_id"], table["series_id"], table["series_description"], strict=True)
+    return {(str(study), str(series)): str(description) for study, series, description in rows}
 
 
 class _ChoiceError(SeriesSelectionError):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from monai_spine.errors import OutputError
+from monai_spine.files import name_of
 
 __all__ = ["ExistingResults", "OutputFolderError", "ResultsFolder", "study_names", "write_text"]
 
@@ -89,6 +91,31 @@ class ResultsFolder:
         """Whether the study's results are all there."""
         return (self.folder(study) / COMPLETE).is_file()
 
+    def check_study(self, study: str, *, source: Path, study_instance_uid: str | None) -> None:
+        """Refuse to take a finished result for that of another study with the same name.
+
+        Raises:
+            OutputFolderError: Neither the StudyInstanceUID nor the input is the same; or the result cannot be read.
+        """
+        path = self.folder(study) / "result.json"
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))["study"]
+            known_uid, known_source = about["study_instance_uid"], str(about["source"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputFolderError(
+                f"{path} cannot be read ({error}). Remove {self.folder(study)}, or use --overwrite."
+            ) from error
+        same = (
+            known_uid == study_instance_uid
+            if study_instance_uid and known_uid
+            else Path(known_source).resolve() == source.resolve()
+        )
+        if not same:
+            raise OutputFolderError(
+                f"{self.folder(study)} holds the result of another study of the same name ({known_source}, not {source}), so "
+                "that --resume cannot skip it. Choose another --output, or use --overwrite."
+            )
+
     def finished(self) -> list[str]:
         """All studies whose results are there, sorted."""
         children = sorted(self.root.iterdir()) if self.root.is_dir() else []
@@ -104,16 +131,20 @@ class ResultsFolder:
         return name in RUN_FILES or name.startswith(".") or self.is_complete(name)
 
 
-def study_names(sources: Sequence[Path]) -> tuple[str, ...]:
-    """One folder name per input, from the input's own name, safe for every file system and without doubles."""
+def study_names(homes: Sequence[Path]) -> tuple[str, ...]:
+    """One folder name per study, from the study's own folder or file, safe for every file system and without doubles.
+
+    Args:
+        homes: See `inputs.StudyInput.home`. Of a file, the suffix is left out.
+    """
     names: list[str] = []
-    for source in sources:
-        bare = re.sub(r"(\.nii)?\.[A-Za-z]{2,4}$", "", source.name) if source.is_file() else source.resolve().name
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", bare).strip("._") or "study"
-        taken = {os.path.normcase(other) for other in (*names, *RUN_FILES)}
+    for home in homes:
+        bare = re.sub(r"(\.nii)?\.[A-Za-z]{2,4}$", "", home.name) if home.is_file() else name_of(home)
+        name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", bare)).strip("._") or "study"
+        taken = {other.casefold() for other in (*names, *RUN_FILES)}
         number = 1
         candidate = name
-        while os.path.normcase(candidate) in taken:
+        while candidate.casefold() in taken:
             number += 1
             candidate = f"{name}_{number}"
         names.append(candidate)

@@ -1,12 +1,11 @@
-"""Find the studies of an input and read their headers: a folder, a zip, a NIfTI file or a picture.
+"""Read the headers of a study: a folder, a zip, a NIfTI file or a picture. `inputs.py` finds the studies of a batch.
 
 Pixels are not read here; `volume.py` reads those of the series that are used.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,14 @@ from typing import Literal
 from pydicom.config import disable_value_validation
 
 from monai_spine.archive import unpacked
-from monai_spine.dicom_elements import is_dicom
-from monai_spine.dicom_headers import NotAnImageError, read_instance, read_study_uid
+from monai_spine.dicom_headers import NotAnImageError, read_instance
 from monai_spine.errors import StudyError, UnreadableInputError
+from monai_spine.files import format_of, walk
 from monai_spine.instances import Instance, Tags
 
-__all__ = ["Series", "SetAside", "Study", "StudyInput", "find_studies", "open_study"]
+__all__ = ["Series", "SetAside", "Study", "open_study"]
 
 Kind = Literal["dicom", "nifti", "picture"]
-_Format = Literal["dicom", "nifti", "picture", "zip", "other"]
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,6 @@ class Study:
     set_aside: tuple[SetAside, ...] = ()
 
 
-@dataclass(frozen=True)
-class StudyInput:
-    """One study of a batch: what to give to `open_study`, and its StudyInstanceUID where a header told it."""
-
-    path: Path
-    study_instance_uid: str | None = None
-
-
 @contextmanager
 def open_study(path: str | Path, *, modalities: Iterable[str] = ("MR",)) -> Iterator[Study]:
     """Read the headers of one study. Its files are sure to be there as long as the context lasts.
@@ -92,7 +82,7 @@ def open_study(path: str | Path, *, modalities: Iterable[str] = ("MR",)) -> Iter
         ...     print(len(study.series))
     """
     source, wanted = Path(path), frozenset(modalities)
-    if _format_of(source) == "zip":
+    if format_of(source) == "zip":
         with unpacked(source) as folder:
             yield _read_folder(folder, source=str(path), wanted=wanted)
     elif source.is_dir():
@@ -101,75 +91,10 @@ def open_study(path: str | Path, *, modalities: Iterable[str] = ("MR",)) -> Iter
         yield _read_file(source, source=str(path), wanted=wanted)
 
 
-def find_studies(path: str | Path) -> list[StudyInput]:
-    """List the studies of an input, by one header per folder.
-
-    A folder whose subfolders hold different studies is a batch; so is one with several NIfTI files, pictures or zips. In a batch
-    every subfolder counts, also one without an image, so that it is missed by no one. Anything else is one study.
-
-    Raises:
-        UnreadableInputError: The path does not exist.
-    """
-    root = Path(path)
-    if _format_of(root) != "folder":
-        return [StudyInput(root)]
-    with disable_value_validation():
-        uids = {folder: _sample_uid(folder, files) for folder, files in _walk(root)}
-    return _split(root, {folder: uid for folder, uid in uids.items() if uid is not None})
-
-
-def _split(folder: Path, uids: Mapping[Path, str]) -> list[StudyInput]:
-    """Go down from a folder until each part holds one study, or cannot be parted."""
-    inside = {place: uid for place, uid in uids.items() if place == folder or folder in place.parents}
-    different = set(inside.values())
-    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    loose = [file for file in sorted(folder.iterdir()) if file.is_file() and _format_of(file) in ("zip", "nifti", "picture")]
-    if folder in inside or (len(different) <= 1 and (different or len(loose) <= 1) and not (different and loose)):
-        return [StudyInput(folder, next(iter(different), None) if len(different) == 1 else None)]
-    shares = [{uid for place, uid in inside.items() if place == child or child in place.parents} for child in children]
-    if sum(map(len, shares)) > len(different):
-        return [StudyInput(folder)]
-    return [part for child in children for part in _split(child, uids)] + [StudyInput(file) for file in loose]
-
-
-def _sample_uid(folder: Path, files: list[Path]) -> str | None:
-    return next((uid for uid in map(read_study_uid, files) if uid is not None), None)
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """All folders below and their files, sorted; hidden ones are left out and links to folders not followed."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        yield Path(folder), [Path(folder, name) for name in sorted(files) if not name.startswith(".")]
-
-
-def _format_of(path: Path) -> _Format | Literal["folder"]:
-    """Tell a file's format by its first bytes; a NIfTI's by its name."""
-    if path.is_dir():
-        return "folder"
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        return "nifti"
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(8)
-            stream.seek(0)
-            if start[:4] == b"PK\x03\x04" or start[:4] == b"PK\x05\x06":
-                return "zip"
-            if start == b"\x89PNG\r\n\x1a\n" or start[:3] == b"\xff\xd8\xff":
-                return "picture"
-            return "dicom" if is_dicom(stream) else "other"
-    except FileNotFoundError as error:
-        raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
-    except OSError as error:
-        raise UnreadableInputError(f"{path} cannot be opened: {error.strerror}. Check its permissions.") from error
-
-
 def _read_file(path: Path, *, source: str, wanted: frozenset[str]) -> Study:
-    form = _format_of(path)
+    form = format_of(path)
     if form == "dicom":
         return _read_dicom([path], root=path.parent, source=source, wanted=wanted)
-    if not path.is_file():
-        raise UnreadableInputError(f"{path} does not exist. Check the path.")
     if form not in ("nifti", "picture"):
         raise UnreadableInputError(
             f"Wrong format: {path} is no DICOM, zip, NIfTI (.nii, .nii.gz), PNG or JPEG file. "
@@ -182,11 +107,14 @@ def _read_file(path: Path, *, source: str, wanted: frozenset[str]) -> Study:
 
 
 def _read_folder(folder: Path, *, source: str, wanted: frozenset[str]) -> Study:
-    files = [file for _, files in _walk(folder) for file in files]
+    files = [file for _, found in walk(folder) for file in found or ()]
     if not files:
         raise UnreadableInputError(f"{source} is empty: there is nothing to read. Give the folder that holds the images.")
-    formats = {file: _format_of(file) for file in files}
+    formats = {file: format_of(file) for file in files}
     others = [file for file in files if formats[file] in ("nifti", "picture")]
+    archive = next((file for file in files if formats[file] == "zip"), None)
+    if archive is not None and "dicom" not in formats.values() and not others:
+        raise UnreadableInputError(f"{source} holds no image but a zip, {archive.name}. Unpack it, or give it by itself.")
     if "dicom" in formats.values() or not others:
         return _read_dicom(files, root=folder, source=source, wanted=wanted)
     if len(others) > 1:

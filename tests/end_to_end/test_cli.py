@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -113,8 +114,6 @@ def test_a_study_gets_all_files_of_its_folder(run, study, tmp_path):
 
 
 def test_dicom_outputs_refer_to_a_zipped_study_too(run, study, tmp_path):
-    import shutil
-
     archive = shutil.make_archive(str(tmp_path / "study"), "zip", study)
     result = run("analyze", archive, "-o", tmp_path / "out", "--formats", "seg,sr,nifti")
     assert result.exit_code == 0, result.output
@@ -140,6 +139,32 @@ def test_a_run_resumes_where_it_stopped_and_sums_up_everything(run, tmp_path):
     assert "1 study analysed, 1 was there already" in result.stdout
     assert (out / "a" / "result.json").stat().st_mtime_ns == before
     assert len((out / "cohort.csv").read_text().splitlines()) == 3
+
+
+def test_resuming_never_takes_another_studys_result(run, tmp_path):
+    for place, name in (("first", "a"), ("second", "b")):
+        write_study(tmp_path / place / "spine", [SAGITTAL_T2], StudySpec(seed=name))
+    out = tmp_path / "out"
+    assert run("analyze", tmp_path / "first" / "spine", "-o", out, "--formats", "json").exit_code == 0
+    before = (out / "submission.csv").read_bytes()
+    result = run("analyze", tmp_path / "second" / "spine", "-o", out, "--formats", "json", "--resume")
+    assert result.exit_code == 2
+    assert "holds the result of another study of the same name" in result.stderr
+    assert (out / "submission.csv").read_bytes() == before
+    shutil.make_archive(str(tmp_path / "spine"), "zip", tmp_path / "first" / "spine")
+    assert run("analyze", tmp_path / "spine.zip", "-o", out, "--resume").exit_code == 2
+
+
+@pytest.mark.parametrize("given", ["train_images", "train_images/100206310", "100206310.zip"])
+def test_the_rows_of_a_lone_study_bear_the_name_of_its_own_folder(run, tmp_path, given):
+    study = write_study(tmp_path / "train_images" / "100206310", [SAGITTAL_T1])
+    shutil.make_archive(str(tmp_path / "100206310"), "zip", study)
+    result = run("analyze", tmp_path / given, "-o", tmp_path / "out", "--formats", "json")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "out" / "submission.csv").open() as file:
+        assert [row["row_id"] for row in csv.DictReader(file)] == [f"100206310_{target.slug}" for target in TARGETS]
+    content = json.loads((tmp_path / "out" / "100206310" / "result.json").read_text())
+    assert content["study"]["source"] == str(tmp_path / given)
 
 
 def test_overwriting_leaves_no_result_of_an_earlier_run(run, tmp_path):

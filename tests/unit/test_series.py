@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,7 +181,7 @@ def test_steep_axial_slices_that_count_as_coronal_are_taken_by_description_and_f
 def test_the_table_comes_before_tags_and_conflicts_are_named(folder: Path) -> None:
     uid = _add(folder, 1, CORONAL, **T1)
     other = _add(folder, 2, **T2)
-    roles = _roles(folder, table={uid: "Axial T2"})
+    roles = _roles(folder, table={("1.2.3", uid): "Axial T2"})
     assert roles[uid].role is Role.AXIAL_T2
     assert roles[uid].reason == "Axial T2 by the table; but its slices lie coronal"
     assert roles[other].reason == "not listed in the table of series"
@@ -188,12 +189,21 @@ def test_the_table_comes_before_tags_and_conflicts_are_named(folder: Path) -> No
 
 def test_the_table_may_name_folders(folder: Path) -> None:
     uid = _add(folder, 7)
-    assert _roles(folder, table={"7": "Sagittal T1"})[uid].role is Role.SAGITTAL_T1
+    assert _roles(folder, table={("study", "7"): "Sagittal T1"})[uid].role is Role.SAGITTAL_T1
 
 
-def test_a_table_of_other_studies_changes_nothing(folder: Path) -> None:
+@pytest.mark.parametrize("table", [{("other", "1"): "Sagittal T1"}, {("study", "2"): "Sagittal T1"}])
+def test_a_table_of_other_studies_or_series_changes_nothing_and_is_mentioned(folder: Path, table: dict[Any, str]) -> None:
     _add(folder, 1, **T2)
-    assert _only(folder, table={"other": "Sagittal T1"}).role is Role.SAGITTAL_T2
+    verdict = _only(folder, table=table)
+    assert verdict.role is Role.SAGITTAL_T2
+    assert verdict.reason.endswith("by its headers, as the table of series does not list this study")
+
+
+def test_a_study_in_a_zip_is_listed_by_the_name_of_the_zip(folder: Path) -> None:
+    uid = _add(folder, 7)
+    archive = Path(shutil.make_archive(str(folder.parent / "4096820034"), "zip", folder))
+    assert _roles(archive, table={("4096820034", "7"): "Sagittal T1"})[uid].role is Role.SAGITTAL_T1
 
 
 def test_an_unknown_label_is_refused() -> None:

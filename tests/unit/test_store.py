@@ -55,6 +55,12 @@ def test_names_come_from_the_inputs_and_are_never_double(tmp_path):
     assert study_names([folder, *files]) == ("spine", "spine_2", "b_c", "1.2.840")
 
 
+def test_names_keep_the_letters_of_every_language_and_no_two_differ_by_case_alone():
+    given = ["Müller, Ü", "腰椎", "a", "A"]
+    assert study_names([Path("x") / name for name in given]) == ("Müller_Ü", "腰椎", "a", "A_2")
+    assert study_names([Path("x") / "__"]) == ("study",)
+
+
 def test_a_study_cannot_take_the_name_of_a_table(tmp_path):
     folder = tmp_path / "run.json"
     folder.mkdir()

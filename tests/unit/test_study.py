@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from monai_spine import archive
 from monai_spine.errors import StudyError, UnreadableInputError, UnsafeArchiveError
-from monai_spine.study import find_studies, open_study
+from monai_spine.study import open_study
 
 
 def _pack(folder: Path, path: Path) -> Path:
@@ -196,38 +196,3 @@ def test_a_nifti_and_a_picture_are_studies_without_a_uid(tmp_path: Path) -> None
         with open_study(tmp_path / name) as study:
             assert (study.study_instance_uid, study.kind, study.series[0].series_instance_uid) == (None, kind, name)
             assert study.series[0].instances[0].path == tmp_path / name
-
-
-def test_one_study_is_found_as_one_input(tmp_path: Path) -> None:
-    write_stack(tmp_path / "s1", [0, 4])
-    write_stack(tmp_path / "s2", [0, 4], uid="1.2.3.2")
-    (tmp_path / "empty").mkdir()
-    assert [(found.path, found.study_instance_uid) for found in find_studies(tmp_path)] == [(tmp_path, "1.2.3")]
-
-
-def test_a_folder_of_studies_is_a_batch_and_misses_no_subfolder(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_stack(tmp_path / name / "series1", [0, 4], uid=f"1.{name == 'a':d}.1", StudyInstanceUID=f"9.{name == 'a':d}")
-        write_stack(tmp_path / name / "series2", [0, 4], uid=f"1.{name == 'a':d}.2", StudyInstanceUID=f"9.{name == 'a':d}")
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "broken.dcm").write_text("text")
-    (tmp_path / "d.zip").write_bytes(b"PK\x03\x04")
-    (tmp_path / "table.csv").write_text("a,b")
-    assert [found.path.name for found in find_studies(tmp_path)] == ["a", "b", "c", "d.zip"]
-
-
-def test_several_nifti_files_are_a_batch_and_one_is_a_study(tmp_path: Path) -> None:
-    (tmp_path / "a.nii").write_bytes(b"x")
-    assert [found.path for found in find_studies(tmp_path)] == [tmp_path]
-    with open_study(tmp_path) as study:
-        assert study.kind == "nifti"
-    (tmp_path / "b.nii.gz").write_bytes(b"x")
-    assert [found.path.name for found in find_studies(tmp_path)] == ["a.nii", "b.nii.gz"]
-
-
-def test_series_folders_of_two_patients_side_by_side_are_no_batch(tmp_path: Path) -> None:
-    for name, patient in (("s1", "A"), ("s2", "A"), ("s3", "B")):
-        write_stack(tmp_path / name, [0, 4], uid=f"5.{name[1]}", PatientID=patient, StudyInstanceUID=f"4.{ord(patient)}")
-    assert [found.path for found in find_studies(tmp_path)] == [tmp_path]
-    with pytest.raises(StudyError, match="2 patients"), open_study(tmp_path):
-        pass

@@ -1,0 +1,126 @@
+"""Which studies an input holds, and the folder or file that is each study's own, by one header per folder."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from monai_spine.dicom_headers import read_uids
+from monai_spine.errors import UnreadableInputError
+from monai_spine.files import Format, format_of, walk
+
+__all__ = ["StudyInput", "find_studies"]
+
+_Key: TypeAlias = "str | Path"
+"""What tells studies apart: a StudyInstanceUID; the path of any other file, or of a folder that cannot be read."""
+
+
+@dataclass(frozen=True)
+class StudyInput:
+    """One study of an input.
+
+    Attributes:
+        path: What to give to `open_study`: the input as it was given, where it holds nothing else.
+        home: The folder or file that is this study's own and names it; deeper than `path` where that only leads to it.
+        study_instance_uid: Where a header told it.
+    """
+
+    path: Path
+    home: Path
+    study_instance_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder, its files, what they are a part of, the folders in it, and the keys of all."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    own: frozenset[_Key]
+    below: tuple[_Place, ...]
+    keys: frozenset[_Key]
+
+    @property
+    def holds_images(self) -> bool:
+        return any(isinstance(key, str) for key in self.own)
+
+
+def find_studies(path: str | Path) -> list[StudyInput]:
+    """List the studies of an input.
+
+    A folder whose subfolders hold different studies is a batch; so is one with several NIfTI files or zips. In a batch every
+    subfolder counts, also one without an image, so that it is missed by no one. Anything else is one study. Pictures count
+    only where there is nothing else.
+
+    Raises:
+        UnreadableInputError: The path does not exist, or holds results of monai_spine.
+    """
+    root = Path(path)
+    if format_of(root) != "folder":
+        return [StudyInput(root, root)]
+    contents = dict(walk(root, strict=False))
+    keys = {folder: _keys(folder, files, ("nifti", "zip")) for folder, files in contents.items()}
+    if not any(keys.values()):
+        keys = {folder: _keys(folder, files, ("picture",)) for folder, files in contents.items()}
+    children = defaultdict(list)
+    for folder in contents:
+        children[folder.parent].append(folder)
+
+    def place(folder: Path) -> _Place:
+        below = tuple(map(place, children[folder]))
+        return _Place(
+            folder, tuple(contents[folder] or ()), keys[folder], below, keys[folder].union(*(child.keys for child in below))
+        )
+
+    return _split(place(root))
+
+
+def _keys(folder: Path, files: list[Path] | None, loose: tuple[Format, ...]) -> frozenset[_Key]:
+    """Of which studies a folder's own files are; a folder that cannot be read counts, so that it is not passed over."""
+    uids = next((uids for uids in map(read_uids, files or ()) if uids is not None), None)
+    if uids is not None:
+        return frozenset(uids[:1])
+    formats = {file: _format(file) for file in files or ()}
+    found = frozenset(file for file, form in formats.items() if form in loose)
+    return found or frozenset((folder,) if files is None or None in formats.values() else ())
+
+
+def _format(file: Path) -> Format | None:
+    try:
+        return format_of(file)
+    except UnreadableInputError:
+        return None
+
+
+def _split(place: _Place) -> list[StudyInput]:
+    """Go down from a folder until each part holds one study, or cannot be parted."""
+    loose = [key for key in place.own if isinstance(key, Path)]
+    shared = len(loose) + sum(len(child.keys) for child in place.below) > len(place.keys)
+    if len(place.keys) <= 1 or place.holds_images or shared:
+        return [_study(place)]
+    return [part for child in place.below for part in _split(child)] + [StudyInput(file, file) for file in sorted(loose)]
+
+
+def _study(place: _Place) -> StudyInput:
+    if len(place.keys) != 1:
+        return StudyInput(place.folder, place.folder)
+    (key,) = place.keys
+    return StudyInput(key, key) if isinstance(key, Path) else StudyInput(place.folder, _home(place), key or None)
+
+
+def _home(place: _Place) -> Path:
+    """The deepest folder that holds all of a study: not that of its only series, but the one above."""
+    inner = place
+    while not inner.holds_images:
+        with_images = [child for child in inner.below if child.keys]
+        if len(with_images) > 1:
+            return inner.folder
+        inner = with_images[0]
+    return inner.folder if inner is place or _holds_several_series(inner) else inner.folder.parent
+
+
+def _holds_several_series(place: _Place) -> bool:
+    uids = (read_uids(file) for file in place.files)
+    return len({series for _, series in filter(None, uids)}) > 1
