@@ -41,10 +41,10 @@ def plan_study(spine: Spine, rng: np.random.Generator, *, max_matrix: int = 640)
 
 def _sample_exposure(rng: np.random.Generator) -> Exposure:
     return Exposure(
-        noise=float(rng.uniform(0.010, 0.035)),
-        coil_depth_mm=float(rng.uniform(70, 220)),
+        noise=float(rng.uniform(0.004, 0.032)),
+        coil_depth_mm=float(rng.uniform(55, 170)),
         shading=float(rng.uniform(0.0, 0.25)),
-        blur_px=float(rng.uniform(0.35, 0.65)),
+        blur_px=float(rng.uniform(0.4, 0.8)),
         peak=float(rng.uniform(250, 1600)),
     )
 
@@ -58,8 +58,8 @@ def _matrix(rng: np.random.Generator, field_mm: float, pixel_mm: float, max_matr
 
 def _plan_sagittal(spine: Spine, rng: np.random.Generator, max_matrix: int) -> SliceStack:
     """A stack across the column, middle near L3/L4, slices from right to left or the other way."""
-    step = float(rng.uniform(3.4, 5.2))
-    count = int(np.clip(np.round(rng.uniform(58, 76) / step), 11, 23))
+    step = 3.3 + 3.3 * float(rng.beta(2, 3.5))
+    count = int(np.clip(np.round(rng.uniform(54, 96) / step), 8, 29))
     field = float(rng.uniform(240, 330))
     acquired, stored = _matrix(rng, field, float(rng.uniform(0.75, 1.05)), max_matrix)
     turn, nod = np.deg2rad(rng.normal(0, 2.0, 2))

@@ -85,9 +85,9 @@ def paint_background(patient: Patient, sequences: Listed[Sequence], points: Poin
     fine, coarse = textures.streaks(u, v, s), textures.coarse(u, v, s)
     arch = -spine.canal_depth_mm - 6
     skin = arch - spine.muscle_mm - spine.fat_mm - 6 * np.cos(s / 40)
-    canvas.mix(np.ones_like(u), "fat", "bowel", np.clip(0.55 + 1.6 * coarse, 0, 1))
+    canvas.mix(np.ones_like(u), "fat", "bowel", np.clip(0.7 + 1.1 * coarse + 0.3 * fine, 0.1, 1))
     behind = _soft(v - 6 - 0.25 * np.abs(u))
-    streaks = np.clip(1.3 * (fine + 0.5 * coarse) + 1.1 * spine.muscle_fat - 0.55, 0.03, 0.8)
+    streaks = np.clip(0.8 * fine + 0.35 * coarse + 0.9 * spine.muscle_fat - 0.25, 0.03, 0.7)
     canvas.mix(behind, "muscle", "fat", streaks)
     psoas = _ellipse(np.abs(u) - 36 - 0.05 * np.maximum(-s, 0), v - 6, 15 - 0.03 * s, 19)
     canvas.mix(_soft(psoas), "muscle", "fat", np.clip(1.5 * fine + 0.4 * spine.muscle_fat - 0.1, 0, 0.6))
@@ -102,9 +102,10 @@ def paint_background(patient: Patient, sequences: Listed[Sequence], points: Poin
     return canvas.signal
 
 
-def marrow_texture(points: Points, textures: Textures) -> Floats:
-    """Brightness of marrow relative to its mean: trabeculae and fatty islands."""
-    return 1 + 0.2 * textures.fine(points.u, points.v, points.s) + 0.28 * textures.coarse(points.u, points.v, points.s)
+def marrow_texture(patient: Patient, points: Points) -> Floats:
+    """Brightness of marrow relative to the textbook's: the patient's own share of fat, trabeculae and fatty islands."""
+    fine, coarse = (texture(points.u, points.v, points.s) for texture in (patient.textures.fine, patient.textures.coarse))
+    return np.asarray(patient.spine.marrow_brightness * (1 + 0.2 * fine + 0.28 * coarse))
 
 
 def paint_column(

@@ -130,7 +130,7 @@ def _draw(patient: Patient, stack: SliceStack, sequences: Listed[Sequence]) -> F
     middle = _grid(patient, stack, 0.0)
     signal = _draw_background(patient, stack, sequences)
     column = (np.abs(middle.u) < _COLUMN_HALF_WIDTH_MM) & (middle.v > _COLUMN_BACK_MM) & (middle.v < _COLUMN_FRONT_MM)
-    background, bone = signal[:, column], marrow_texture(middle.where(column), patient.textures)
+    background, bone = signal[:, column], marrow_texture(patient, middle.where(column))
     mean = np.zeros_like(background)
     for layer in range(_LAYERS):
         offset = ((layer + 0.5) / _LAYERS - 0.5) * stack.thickness_mm

@@ -61,6 +61,7 @@ class Spine:
         fat_mm: Thickness of the fat under the skin of the back.
         muscle_mm: From the laminae to that fat.
         muscle_fat: Share of fat streaks in the muscles.
+        marrow_brightness: Of the marrow, relative to the textbook's.
         seed: Fixes all textures.
     """
 
@@ -74,6 +75,7 @@ class Spine:
     fat_mm: float
     muscle_mm: float
     muscle_fat: float
+    marrow_brightness: float
     seed: int
 
     def disc_s_mm(self, level: Level) -> float:
@@ -133,6 +135,7 @@ def sample_spine(rng: np.random.Generator, reading: Reading) -> Spine:
         fat_mm=float(rng.uniform(6, 45)),
         muscle_mm=float(rng.uniform(28, 45)),
         muscle_fat=float(rng.beta(2, 4)),
+        marrow_brightness=float(rng.uniform(0.7, 1.2)),
         seed=int(rng.integers(2**31)),
     )
 
