@@ -227,8 +227,8 @@ def prepare_lumbar_volumes(data: Data, output: Output, debug: Debug = False) -> 
 @prepare_app.command("phantom", no_args_is_help=True)
 def prepare_phantom(
     output: Output,
-    training: Annotated[int, typer.Option(min=1, help="Studies to train on.")] = 400,
-    validation: Annotated[int, typer.Option(min=1, help="Studies to validate on.")] = 50,
+    training: Annotated[int, typer.Option(min=0, help="Studies to train on.")] = 400,
+    validation: Annotated[int, typer.Option(min=0, help="Studies to validate on.")] = 50,
     test: Annotated[int, typer.Option(min=0, help="Studies to test on.")] = 0,
     seed: Annotated[int, typer.Option(help="Sets with different seeds share no patient.")] = 0,
     jobs: Jobs = 1,

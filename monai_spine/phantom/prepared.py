@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_spine.anatomy import LEVELS, TARGETS, Vertebra
+from monai_spine.errors import TableError
 from monai_spine.geometry import Affine
 from monai_spine.phantom.scanner import body_labels
 from monai_spine.phantom.simulate import SimulatedPatient, simulate_patient, simulate_pixels
@@ -42,8 +43,13 @@ def prepare_phantom(
 
     Returns:
         The path of `datalist.json`.
+
+    Raises:
+        TableError: No split has a study.
     """
     total = sum(splits.values())
+    if total == 0:
+        raise TableError("No study was asked for. Give a number of training, validation or test studies above 0.")
     write = partial(_write_case, out, seed, max_matrix)
     if jobs > 1:
         with ProcessPoolExecutor(jobs) as pool:
