@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
+from monai.utils import MetaKeys
 
 from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import Affine, apply_affine, invert_affine
@@ -17,18 +19,22 @@ from monai_spine.levels import Levels
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
 
-__all__ = ["CHANNELS", "LevelLocalizer", "maps_of"]
+__all__ = ["CHANNELS", "LevelLocalizer", "maps_of", "scan_of"]
+
+Scan = tuple[npt.ArrayLike, Sequence[int]]
+"""Where a scan lies: its 4 × 4 affine, voxel centre to RAS+ mm, and its voxels along i, j, k."""
 
 CHANNELS = {"discs": slice(0, 5), "canals": slice(5, 10), "bodies": slice(10, 16)}
 """Which of the network's 16 channels say what."""
 
 
-def maps_of(probabilities: npt.ArrayLike, affine: npt.ArrayLike) -> LocalizerMaps:
-    """Sort the network's channels.
+def maps_of(probabilities: npt.ArrayLike, affine: npt.ArrayLike, *, scan: Scan | None = None) -> LocalizerMaps:
+    """Sort the network's channels; what lies outside the scan is zero.
 
     Args:
         probabilities: (16, i, j, k), after the sigmoid.
         affine: 4 × 4, voxel centre to RAS+ mm.
+        scan: What the network's grid was laid over, and perhaps beyond. None: the grid lies inside it.
 
     Raises:
         WeightsError: There are not 16 channels.
@@ -38,7 +44,18 @@ def maps_of(probabilities: npt.ArrayLike, affine: npt.ArrayLike) -> LocalizerMap
         raise WeightsError(
             f"The localiser answered with shape {array.shape}; (16, i, j, k) is needed. Use a bundle with its channels."
         )
-    return LocalizerMaps(**{name: array[part] for name, part in CHANNELS.items()}, affine=np.asarray(affine, float))
+    grid = np.asarray(affine, float)
+    if scan is not None:
+        inside = _inside(grid, array.shape[1:], scan)
+        whole, array = array, np.zeros_like(array)
+        array[:, inside[0], inside[1], inside[2]] = whole[:, inside[0], inside[1], inside[2]]
+    return LocalizerMaps(**{name: array[part] for name, part in CHANNELS.items()}, affine=grid)
+
+
+def scan_of(image: MetaTensor) -> Scan | None:
+    """The scan that an image was loaded from by MONAI's `LoadImage`, whatever was done to it since; None for any other."""
+    affine, shape = (image.meta.get(key) for key in (MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE))
+    return None if affine is None or shape is None else (np.asarray(affine, float), [int(size) for size in shape])
 
 
 class LevelLocalizer:
@@ -71,28 +88,20 @@ class LevelLocalizer:
         return decode_levels(self.maps(volume), series_instance_uid=volume.series_instance_uid, source=name)
 
     def maps(self, volume: Volume) -> LocalizerMaps:
-        """The network's answer on its own grid, as probabilities; zero outside the scan.
-
-        The scan is looked at twice, once mirrored from left to right, and the answers are averaged: no level has a side.
-        """
+        """The network's answer on its own grid, as probabilities; zero outside the scan."""
         array = torch.as_tensor(np.ascontiguousarray(volume.array, dtype=np.float32))[None]
         image = self.preprocessing({"image": MetaTensor(array, affine=torch.as_tensor(volume.affine))})["image"]
         batch = image.as_tensor()[None].to(self.device)
         with torch.inference_mode():
-            seen, mirrored = self.inferer(torch.cat([batch, batch.flip(2)]), self.network)
-        logits = (seen + mirrored.flip(1)) / 2
+            logits = self.inferer(batch, self.network)[0]
         answer = self.postprocessing({"pred": logits, "image": image})["pred"]
-        affine = np.asarray(image.affine, dtype=float)
-        inside = _inside(affine, tuple(answer.shape[1:]), volume)
-        probabilities = np.zeros(answer.shape, np.float32)
-        probabilities[:, inside[0], inside[1], inside[2]] = answer[:, inside[0], inside[1], inside[2]].float().cpu().numpy()
-        return maps_of(probabilities, affine)
+        return maps_of(answer.float().cpu().numpy(), image.affine, scan=(volume.affine, volume.array.shape))
 
 
-def _inside(affine: Affine, shape: tuple[int, ...], volume: Volume) -> tuple[slice, slice, slice]:
+def _inside(affine: Affine, shape: tuple[int, ...], scan: Scan) -> tuple[slice, slice, slice]:
     """The part of the network's grid whose voxel centres lie inside the scan. The grid's axes are the scan's."""
-    corners = np.array([[0, 0, 0], volume.array.shape]) - 0.5
-    ends = apply_affine(invert_affine(affine), apply_affine(np.asarray(volume.affine, float), corners))
+    corners = np.array([[0, 0, 0], scan[1]]) - 0.5
+    ends = apply_affine(invert_affine(affine), apply_affine(np.asarray(scan[0], float), corners))
     low = np.clip(np.ceil(ends.min(0) - 1e-3), 0, shape).astype(int)
     high = np.clip(np.floor(ends.max(0) + 1e-3) + 1, low, shape).astype(int)
     i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))

@@ -37,6 +37,22 @@ class DrawnColumn(torch.nn.Module):
         return self.height * (2 * torch.exp(-distance / (2 * width)) - 1)
 
 
+class LopsidedDiscs(torch.nn.Module):
+    """Logits (B, 16, R, A, S) that call whatever is bright a disc of any name, more so on the right, and the lowest rows too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = torch.nn.Parameter(torch.tensor(12.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        smooth = torch.nn.functional.avg_pool3d(image, (1, 5, 5), stride=1, padding=(0, 2, 2))
+        ramp = torch.linspace(0.7, 1.3, image.shape[2])[:, None, None]
+        discs = self.steepness * (smooth * ramp - 0.4)
+        discs[..., image.shape[3] // 2, :2] = self.steepness / 2
+        nothing = torch.full_like(image, -10.0)
+        return torch.cat([discs.expand(-1, 5, -1, -1, -1), nothing.expand(-1, 11, -1, -1, -1)], dim=1)
+
+
 def write_bundles(folder: Path) -> Path:
     """Write the four bundles that an analysis needs. Returns `folder`."""
     _write(folder / LOCALIZER, _localizer(), DrawnColumn(), "simulated")

@@ -44,7 +44,7 @@ def localizer_items(datalist: Datalist, split: str) -> list[Item]:
     Returns:
         Dicts with `image` (absolute path), `bodies` (absolute path, or None where no label map exists), `points` ((10, 3)
         float32 RAS+ mm in the order of `POINT_NAMES`; NaN where not labelled), `estimated` ((10,) bool), `marked` ((6,) float32,
-        1 where the label map marks that body), `case`, `study`.
+        1 where the label map marks that body), `case`, `study`, `volume` (path in the data set), `role`.
     """
     return [
         _localizer_item(datalist, case, volume)
@@ -66,6 +66,8 @@ def _localizer_item(datalist: Datalist, case: PreparedCase, volume: PreparedVolu
         "marked": np.array([volume.bodies is not None and body in volume.bodies_labelled for body in BODIES], dtype=np.float32),
         "case": case.case,
         "study": datalist.study,
+        "volume": volume.image,
+        "role": volume.role,
     }
 
 

@@ -28,8 +28,9 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_TABLE_HEAD = "data set, structure"
 _TARGET_KEYS = ("target", "weight")
-_TRUTH_KEYS = ("points", "estimated", "bodies", "marked", "case", "study")
+_TRUTH_KEYS = ("points", "estimated", "bodies", "marked", "case", "study", "volume", "role")
 
 
 def prepare_training_batch(
@@ -59,7 +60,9 @@ class DecodeLevels:
 
 
 class LevelTable:
-    """Print the metrics of `LevelAccuracy` as a table, one line per data set and structure. Attach it to the evaluator.
+    """Print the metrics of `LevelAccuracy` as a table, one line per data set and structure, and how many volumes were looked at.
+
+    Attach it to the evaluator.
 
     Args:
         metric: Its name among the evaluator's metrics.
@@ -73,15 +76,26 @@ class LevelTable:
 
     def __call__(self, engine: Engine) -> None:
         values: Mapping[str, float] = engine.state.metrics.get(self.metric, {})
-        lines = ["data set, structure         count  within 5 mm  within 10 mm  median mm"]
-        for prefix in [name.removesuffix(" count") for name in values if name.endswith(" count")]:
+        prefixes = [name.removesuffix(" count") for name in values if name.endswith(" count")]
+        width = max(map(len, [_TABLE_HEAD, *prefixes]))
+        lines = [f"{_TABLE_HEAD:{width}s}  count  within 5 mm  within 10 mm  median mm"]
+        for prefix in prefixes:
             count, median = values[f"{prefix} count"], values[f"{prefix} median mm"]
             within = [values[f"{prefix} within {limit} mm"] for limit in (5, 10)]
-            lines.append(f"{prefix:27s} {count:5.0f}  {within[0]:11.1%}  {within[1]:12.1%}  {median:9.2f}")
+            lines.append(f"{prefix:{width}s}  {count:5.0f}  {within[0]:11.1%}  {within[1]:12.1%}  {median:9.2f}")
+        for study in [name.removesuffix(" volumes") for name in values if name.endswith(" volumes")]:
+            lines.append(_volumes_line(study, values))
         if "body_dice" in engine.state.metrics:
             lines.append(f"vertebral bodies, mean Dice {engine.state.metrics['body_dice']:.3f}")
         if idist.get_rank() == 0:
             _log.info("\n%s", "\n".join(lines))
+
+
+def _volumes_line(study: str, values: Mapping[str, float]) -> str:
+    line = f"{study}: {values[f'{study} volumes']:.0f} volumes of {values[f'{study} cases']:.0f} cases"
+    near = {limit: values.get(f"{study} all discs within {limit} mm") for limit in (5, 10)}
+    shares = [f"within {limit} mm on {share:.1%}" for limit, share in near.items() if share is not None]
+    return f"{line}; all discs {', '.join(shares)} of them" if shares else line
 
 
 class LevelPictures:
@@ -129,25 +143,33 @@ def heatmap_picture(image: npt.NDArray[np.float32], probabilities: npt.NDArray[n
 
 
 class SaveLevels:
-    """Write `<image>_levels.json` for each image of an inference run. Attach it to the evaluator.
+    """Write `<image>_levels.json` for each image of an evaluation or inference run. Attach it to the evaluator.
 
     Args:
-        output_dir: Where the files go.
+        output_dir: Where the files go; images of subfolders get the same subfolders there.
+        dataset_dir: Where the images lie. None: the items say where they lie in their data set.
     """
 
-    def __init__(self, output_dir: Path | str) -> None:
+    def __init__(self, output_dir: Path | str, dataset_dir: Path | str | None = None) -> None:
         self.output_dir = Path(output_dir)
+        self.dataset_dir = None if dataset_dir is None else Path(dataset_dir)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         for output in engine.state.output:
-            source = Path(str(output["image"].meta.get("filename_or_obj", "image"))).name
-            path = self.output_dir / f"{source.removesuffix('.gz').removesuffix('.nii')}_levels.json"
+            source = self.output_dir / self._place(output)
+            path = source.with_name(f"{source.name.removesuffix('.gz').removesuffix('.nii')}_levels.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
             levels = output["levels"] if "levels" in output else found_levels(output)
             path.write_text(json.dumps(_document(levels), indent=1), encoding="utf-8")
+
+    def _place(self, output: Mapping[str, Any]) -> Path:
+        """Where an image lies below its data set's folder."""
+        if self.dataset_dir is None:
+            return Path(output["label"]["study"], output["label"]["volume"])
+        return Path(output["image"].meta["filename_or_obj"]).relative_to(self.dataset_dir)
 
 
 class SaveMetrics:

@@ -19,7 +19,7 @@ from ignite.metrics.metric import reinit__is_reduced
 from monai_spine.anatomy import LEVELS
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.level_decoding import decode_levels
-from monai_spine.level_inference import maps_of
+from monai_spine.level_inference import maps_of, scan_of
 from monai_spine.levels import BODY_VALUES, Levels
 from monai_spine.training.datalists import POINT_NAMES
 
@@ -36,6 +36,8 @@ class LevelRow:
     Attributes:
         study: Name of the data set.
         case: Name of the case.
+        volume: Path of the volume in its data set: a case may have several.
+        role: Kind of series of the volume, as in `series.Role`.
         name: `disc L4/L5` or `canal L4/L5`.
         distance_mm: Infinite where it was not found under this name.
         confidence: Of the level, 0 where it was not found.
@@ -43,6 +45,8 @@ class LevelRow:
 
     study: str
     case: str
+    volume: str
+    role: str
     name: str
     distance_mm: float
     confidence: float
@@ -50,16 +54,18 @@ class LevelRow:
 
 def found_levels(output: Mapping[str, Any]) -> Levels | None:
     """Decode one element of an evaluator's output (probabilities `pred`, `image` with its affine); None if nothing was found."""
-    affine = np.asarray(output["image"].affine.cpu(), dtype=float)
+    image = output["image"]
+    maps = maps_of(output["pred"].float().cpu().numpy(), image.affine.cpu(), scan=scan_of(image))
     try:
-        return decode_levels(maps_of(output["pred"].float().cpu().numpy(), affine))
+        return decode_levels(maps)
     except LevelsNotFoundError:
         return None
 
 
 def rows_of(output: Mapping[str, Any]) -> list[LevelRow]:
-    """Compare one element of an evaluator's output with its `label` (points, estimated, case, study)."""
+    """Compare one element of an evaluator's output with its `label` (points, estimated, and where it comes from)."""
     label, levels = output["label"], output["levels"]
+    where = {key: label[key] for key in ("study", "case", "volume", "role")}
     points, estimated = np.asarray(label["points"].cpu(), float), np.asarray(label["estimated"].cpu(), bool)
     rows = []
     for index, name in enumerate(POINT_NAMES):
@@ -68,12 +74,12 @@ def rows_of(output: Mapping[str, Any]) -> list[LevelRow]:
         found = None if levels is None else levels.point_of(LEVELS[index % len(LEVELS)])
         place = None if found is None else found.disc_ras_mm if name.startswith("disc") else found.canal_ras_mm
         distance = np.inf if place is None else float(np.linalg.norm(np.asarray(place) - points[index]))
-        rows.append(LevelRow(label["study"], label["case"], name, distance, 0.0 if found is None else found.confidence))
+        rows.append(LevelRow(**where, name=name, distance_mm=distance, confidence=0.0 if found is None else found.confidence))
     return rows
 
 
 class _RowMetric(Metric):
-    """Collects rows over an epoch, on all processes. A case that comes twice (a distributed sampler's padding) counts once."""
+    """Collects rows over an epoch, on all processes. A volume that comes twice (a distributed sampler's padding) counts once."""
 
     def __init__(
         self, output_transform: Callable[[Any], Any] = lambda output: output, device: str | torch.device = "cpu"
@@ -111,24 +117,71 @@ class CappedDistance(_RowMetric):
 
 
 class LevelAccuracy(_RowMetric):
-    """Share of discs within 5 and 10 mm under their own name and median distance, for all data sets and for each.
+    """Share of points within 5 and 10 mm under their own name and median distance, for all data sets and for each.
 
-    Computes a mapping such as `{"phantom disc within 5 mm": 0.99, …}`, which Ignite spreads over the engine's metrics.
+    Computes a mapping such as `{"phantom disc within 5 mm": 0.99, …}`, which Ignite spreads over the engine's metrics. Of each
+    data set it also says how many `cases` and `volumes` were looked at, and on what share of the volumes `all discs` are near.
+
+    Args:
+        detailed: Also for each point and each role of a data set (`phantom disc L4/L5 …`, `phantom sagittal_t1 disc …`).
+        output_transform: As in Ignite.
+        device: As in Ignite.
     """
+
+    def __init__(
+        self,
+        *,
+        detailed: bool = False,
+        output_transform: Callable[[Any], Any] = lambda output: output,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(output_transform=output_transform, device=device)
+        self.detailed = detailed
 
     def compute(self) -> dict[str, float]:
         rows = self._gathered()
-        result: dict[str, float] = {}
-        for study in [None, *sorted({row.study for row in rows})]:
-            for what in ("disc", "canal"):
-                chosen = [row.distance_mm for row in rows if study in (None, row.study) and row.name.startswith(what)]
-                if chosen:
-                    prefix = f"{study or 'all'} {what}"
-                    result[f"{prefix} within 5 mm"] = float(np.mean(np.array(chosen) <= 5))
-                    result[f"{prefix} within 10 mm"] = float(np.mean(np.array(chosen) <= 10))
-                    result[f"{prefix} median mm"] = float(np.median(np.minimum(chosen, 999.0)))
-                    result[f"{prefix} count"] = float(len(chosen))
+        result = _by_structure("all", rows)
+        for study in sorted({row.study for row in rows}):
+            of_study = [row for row in rows if row.study == study]
+            result |= _volumes(study, of_study) | _by_structure(study, of_study)
+            if self.detailed:
+                for name in POINT_NAMES:
+                    result |= _distances(f"{study} {name}", [row for row in of_study if row.name == name])
+                for role in sorted({row.role for row in of_study}):
+                    result |= _by_structure(f"{study} {role}", [row for row in of_study if row.role == role])
         return result
+
+
+def _by_structure(prefix: str, rows: Sequence[LevelRow]) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for structure in ("disc", "canal"):
+        result |= _distances(f"{prefix} {structure}", [row for row in rows if row.name.startswith(structure)])
+    return result
+
+
+def _distances(prefix: str, rows: Sequence[LevelRow]) -> dict[str, float]:
+    """Nothing where there are no rows: a set that does not label a structure says nothing of it."""
+    if not rows:
+        return {}
+    distances = np.array([row.distance_mm for row in rows])
+    return {
+        f"{prefix} within 5 mm": float(np.mean(distances <= 5)),
+        f"{prefix} within 10 mm": float(np.mean(distances <= 10)),
+        f"{prefix} median mm": float(np.median(np.minimum(distances, 999.0))),
+        f"{prefix} count": float(len(distances)),
+    }
+
+
+def _volumes(study: str, rows: Sequence[LevelRow]) -> dict[str, float]:
+    """How many cases and volumes, and on what share of the volumes all labelled discs are near."""
+    farthest: dict[str, float] = {}
+    for row in rows:
+        if row.name.startswith("disc"):
+            farthest[row.volume] = max(farthest.get(row.volume, 0.0), row.distance_mm)
+    worst = np.array(list(farthest.values()))
+    shares = {f"{study} all discs within {limit} mm": float(np.mean(worst <= limit)) for limit in (5, 10) if len(worst)}
+    cases, volumes = ({getattr(row, name) for row in rows} for name in ("case", "volume"))
+    return {f"{study} cases": float(len(cases)), f"{study} volumes": float(len(volumes)), **shares}
 
 
 class BodyDice(_RowMetric):
@@ -143,7 +196,7 @@ class BodyDice(_RowMetric):
             if marked[position] and mask.any():
                 found = np.zeros_like(mask) if levels is None or levels.bodies is None else levels.bodies.array == value
                 dice = 2 * float((mask & found).sum()) / float(mask.sum() + found.sum())
-                rows.append((label["study"], label["case"], vertebra.label, dice))
+                rows.append((label["study"], label["volume"], vertebra.label, dice))
         return rows
 
     def compute(self) -> float:

@@ -131,6 +131,16 @@ def test_an_answer_with_other_channels_is_refused():
         maps_of(np.zeros((3, 4, 4, 4)), np.eye(4))
 
 
+def test_maps_are_zero_outside_the_scan():
+    grid, scan = np.diag([4.0, 2.0, 2.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
+    grid[:3, 3], scan[:3, 3] = (-8.0, -4.0, 0.0), (3.5, -2.5, 0.5)
+    maps = maps_of(np.ones((16, 5, 6, 8), np.float32), grid, scan=(scan, (8, 6, 11)))
+    inside = np.argwhere(maps.discs[0])
+    np.testing.assert_array_equal(apply_affine(grid, inside.min(0)), [-4, -2, 0])
+    np.testing.assert_array_equal(apply_affine(grid, inside.max(0)), [4, 2, 10])
+    assert maps_of(np.ones((16, 5, 6, 8), np.float32), grid).discs.all()
+
+
 class BrightDiscs(torch.nn.Module):
     """Calls whatever is bright a disc of any name, so that the geometry can be tested without a trained network."""
 

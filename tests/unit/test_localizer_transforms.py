@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import nibabel as nib
@@ -15,7 +16,7 @@ from monai_spine.geometry import affine_from_spacing, apply_affine, invert_affin
 from monai_spine.grid import area_downsample
 from monai_spine.level_inference import maps_of
 from monai_spine.levels import LevelPoint, Levels
-from monai_spine.training.localizer_handlers import LevelTable, heatmap_picture
+from monai_spine.training.localizer_handlers import LevelTable, SaveLevels, heatmap_picture
 from monai_spine.training.localizer_loss import LocalizerLoss
 from monai_spine.training.localizer_metrics import CAP_MM, BodyDice, CappedDistance, LevelAccuracy
 from monai_spine.training.localizer_transforms import LoadBodiesd, LocalizerTargetd, RandContrastRemapd, RandViewd, heatmaps
@@ -179,7 +180,7 @@ def found(shift_mm: float, count: int = 5) -> Levels:
     return Levels(tuple(levels), ())
 
 
-def output(levels: Levels | None, study: str = "made up", case: str = "1") -> dict:
+def output(levels: Levels | None, study: str = "made up", case: str = "1", role: str = "sagittal_t2") -> dict:
     label = {
         "points": torch.as_tensor(column()),
         "estimated": torch.tensor([False] * 5 + [True] * 5),
@@ -187,6 +188,8 @@ def output(levels: Levels | None, study: str = "made up", case: str = "1") -> di
         "marked": torch.ones(6),
         "case": case,
         "study": study,
+        "volume": f"volumes/{case}/{role}_0.nii",
+        "role": role,
     }
     return {"label": label, "levels": levels}
 
@@ -201,6 +204,20 @@ def test_levels_count_under_their_own_name_and_estimated_points_do_not():
     assert result["other disc within 10 mm"] == pytest.approx(0.8)
     assert result["other disc median mm"] == pytest.approx(7.0, abs=1e-4)
     assert not any("canal" in name for name in result)
+
+
+def test_each_level_and_each_kind_of_series_has_its_own_share():
+    metric = LevelAccuracy(detailed=True)
+    metric.update([output(found(3.0)), output(found(3.0, count=4), role="sagittal_t1"), output(found(7.0), case="2")])
+    result = metric.compute()
+    assert result["made up disc L1/L2 within 5 mm"] == pytest.approx(2 / 3)
+    assert result["made up disc L5/S1 within 5 mm"] == pytest.approx(1 / 3)
+    assert result["made up disc L5/S1 within 10 mm"] == pytest.approx(2 / 3)
+    assert result["made up sagittal_t1 disc within 10 mm"] == pytest.approx(4 / 5)
+    assert result["made up sagittal_t2 disc within 5 mm"] == pytest.approx(1 / 2)
+    assert (result["made up cases"], result["made up volumes"]) == (2, 3)
+    assert result["made up all discs within 5 mm"] == pytest.approx(1 / 3)
+    assert result["made up all discs within 10 mm"] == pytest.approx(2 / 3)
 
 
 def test_a_missed_level_costs_the_cap_and_data_sets_count_alike():
@@ -230,6 +247,20 @@ def test_the_table_prints_one_line_per_data_set(caplog):
     assert "made up disc" in caplog.text
     assert "100.0%" in caplog.text
     assert "mean Dice 0.500" in caplog.text
+    assert "made up: 1 volumes of 1 cases; all discs within 5 mm on 100.0%" in caplog.text
+
+
+def test_images_of_one_name_in_several_folders_get_their_own_levels(tmp_path):
+    from ignite.engine import Engine
+
+    engine = Engine(lambda *_: None)
+    engine.state.output = [output(None), output(found(0.0), case="2")]
+    SaveLevels(tmp_path)(engine)
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
+    assert written == [f"made up/volumes/{case}/sagittal_t2_0_levels.json" for case in ("1", "2")]
+    documents = [json.loads((tmp_path / path).read_text()) for path in written]
+    assert [len(document["levels"]) for document in documents] == [0, 5]
+    assert documents[0]["flags"] == ["no_lumbar_spine_found"]
 
 
 def test_the_picture_shows_discs_red_head_up_front_left():
