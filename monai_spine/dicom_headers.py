@@ -17,7 +17,7 @@ from monai_spine.errors import UnreadableInputError, VolumeGeometryError
 from monai_spine.instances import Frame, Instance, PixelLayout, Tags
 from monai_spine.mosaic import mosaic_tiles
 
-__all__ = ["NotAnImageError", "read_instance", "read_uids"]
+__all__ = ["BrokenImageError", "NotAnImageError", "read_instance", "read_uids"]
 
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _MODALITY_OF_CLASS = {
@@ -33,7 +33,7 @@ _NAMES = """
     Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation PixelSpacing SliceThickness ImagePositionPatient
     ImageOrientationPatient EchoTime RepetitionTime InversionTime ScanningSequence SequenceVariant SequenceName
     PulseSequenceName ScanOptions ContrastBolusAgent RescaleSlope RescaleIntercept BitsAllocated BitsStored
-    PixelRepresentation
+    PixelRepresentation FrameOfReferenceUID
 """
 _KEYWORDS = {int(Tag(name)): name for name in _NAMES.split()}
 _SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -55,6 +55,10 @@ class NotAnImageError(UnreadableInputError):
     """A file of the folder that is no DICOM image; the message is the reason why it was set aside."""
 
 
+class BrokenImageError(NotAnImageError):
+    """A DICOM file that is cut off or damaged, so that a slice may be missing."""
+
+
 def read_uids(path: Path) -> tuple[str, str] | None:
     """The StudyInstanceUID and the SeriesInstanceUID of one file, empty where it has none; None where it is no DICOM image."""
     keywords = {0x0020000D: "StudyInstanceUID", 0x0020000E: "SeriesInstanceUID", 0x00280010: "Rows"}
@@ -72,12 +76,13 @@ def read_instance(path: Path) -> Instance:
     """Read the header of one DICOM image.
 
     Raises:
-        NotAnImageError: The file is no DICOM, is broken, or holds something else than an image.
+        NotAnImageError: The file is no DICOM, or holds something else than an image.
+        BrokenImageError: It is cut off or damaged.
     """
     header = _read_header(path)
     sop_instance_uid = _text(header, "SOPInstanceUID")
     if not (sop_instance_uid and _text(header, "SeriesInstanceUID")):
-        raise NotAnImageError("its header names no series or no instance: it cannot be told from others")
+        raise BrokenImageError("its header names no series or no instance: it cannot be told from others")
     shared = Instance(
         path=path,
         sop_instance_uid=sop_instance_uid,
@@ -97,17 +102,18 @@ def _read_header(path: Path) -> Elements:
     try:
         header = read_elements(path, _KEYWORDS, sequences=_SEQUENCES)
     except _READ_FAILURES as error:
-        raise NotAnImageError(f"its header cannot be read ({type(error).__name__}: {error})") from error
+        raise BrokenImageError(f"its header cannot be read ({type(error).__name__}: {error})") from error
     if header is None:
         raise NotAnImageError("not DICOM: it lacks the mark of the format")
     if header.media_class == _MEDIA_STORAGE_DIRECTORY:
         raise NotAnImageError("a DICOMDIR: an index of files, no image")
     if not (header.get("Rows") and header.get("Columns")):
-        raise NotAnImageError(
+        is_image = (_text(header, "SOPClassUID") or header.media_class) in _MODALITY_OF_CLASS
+        raise (BrokenImageError if is_image else NotAnImageError)(
             f"no image ({_text(header, 'Modality') or 'modality unknown'}): its header gives no rows and columns"
         )
     if not header.has_pixels:
-        raise NotAnImageError("its file ends before the pixels: it is cut off, or holds none")
+        raise BrokenImageError("its file ends before the pixels: it is cut off, or holds none")
     return header
 
 
@@ -139,6 +145,7 @@ def _tags(header: Elements) -> Tags:
         inversion_time_ms=_first(_number(header, "InversionTime"), inversion[0] if inversion else None),
         contrast_agent=_text(header, "ContrastBolusAgent"),
         photometric_interpretation=_text(header, "PhotometricInterpretation"),
+        frame_of_reference_uid=_text(header, "FrameOfReferenceUID"),
     )
 
 

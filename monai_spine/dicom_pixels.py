@@ -63,7 +63,7 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.generic]:
     except _DECODING_FAILURES as error:
         raise UnreadableInputError(
             f"The pixels of {instance.path} cannot be read ({_first_line(error)}): the file is cut off, broken or packed in an "
-            "unknown way. Export it again, or leave its series out."
+            "unknown way. Export it again."
         ) from error
     frames = split_mosaic(stored[0], instance.tiles) if instance.tiles > 1 else stored
     if len(frames) != len(instance.frames):

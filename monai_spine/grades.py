@@ -110,6 +110,7 @@ def grade_targets(
     levels: Levels,
     volumes: Mapping[Any, Sequence[Volume]],
     graders: Mapping[Condition, Grader],
+    unread: Mapping[Any, str] | None = None,
 ) -> tuple[Grade, ...]:
     """Grade targets, in their order. What cannot be graded says why.
 
@@ -118,11 +119,14 @@ def grade_targets(
         levels: Where the levels are.
         volumes: The blocks of the series of each role (`Role` or its value).
         graders: One per condition.
+        unread: Roles (`Role` or its value) of which a series could not be read, with the reason.
     """
     frames = column_frames(levels)
-    by_role = {str(getattr(role, "value", role)): tuple(blocks) for role, blocks in volumes.items()}
+    by_role = {str(role): tuple(blocks) for role, blocks in volumes.items()}
+    missing = {str(role): why for role, why in (unread or {}).items()}
     found = {condition: _with_found_offsets(grader, frames, by_role) for condition, grader in graders.items()}
     grades = [_placed(target, frames, by_role, found.get(target.condition)) for target in targets]
+    grades = [_explained(grade, missing, found.get(grade.target.condition)) for grade in grades]
     for condition, grader in found.items():
         waiting = [at for at, grade in enumerate(grades) if grade.target.condition is condition and grade.crop is not None]
         seen = [_as_seen(grades[at], grader.spec) for at in waiting]
@@ -131,9 +135,7 @@ def grade_targets(
     return tuple(grades)
 
 
-def _with_found_offsets(
-    grader: Grader, frames: Mapping[Level, ColumnFrame], volumes: Mapping[str, Sequence[Volume]]
-) -> Grader:
+def _with_found_offsets(grader: Grader, frames: Mapping[Level, ColumnFrame], volumes: Mapping[str, Sequence[Volume]]) -> Grader:
     """The grader with this patient's own distance to the side, where its bundle asks for it."""
     spec = grader.spec
     if not spec.find_lateral:
@@ -155,6 +157,14 @@ def _placed(
     if frame is None or target.level not in grader.spec.offset_mm:
         return Grade(target, "not_assessable", reason=f"{target.level.label}, or the canal beside it, was not found")
     return _cropped(target, frame.point(grader.spec.offset_mm[target.level], target.side), volumes[role], grader.spec)
+
+
+def _explained(grade: Grade, unread: Mapping[str, str], grader: Grader | None) -> Grade:
+    """A target that has no crop, where a series that might show it could not be read: that is the reason, or a part of it."""
+    why = unread.get(grader.spec.role) if grader is not None else None
+    if why is None or grade.reason is None:
+        return grade
+    return replace(grade, reason=why if grade.series_instance_uid is None else f"{grade.reason} {why[0].upper()}{why[1:]}")
 
 
 def _cropped(target: Target, point: Point, blocks: Sequence[Volume], spec: CropSpec) -> Grade:

@@ -108,6 +108,7 @@ class Tags:
     inversion_time_ms: float | None = None
     contrast_agent: str = ""
     photometric_interpretation: str = ""
+    frame_of_reference_uid: str = ""
 
 
 @dataclass(frozen=True)

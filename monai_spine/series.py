@@ -36,6 +36,11 @@ class Role(str, Enum):
         return str(self.value)
 
     @property
+    def words(self) -> str:
+        """The role within a sentence: `sagittal T1`."""
+        return self.value.replace("_t", " T")
+
+    @property
     def label(self) -> str:
         """Text for people, as the competition's table writes it where it has the role."""
         return {"sagittal_t1": "Sagittal T1", "sagittal_t2": "Sagittal T2/STIR", "axial_t2": "Axial T2"}.get(
@@ -98,6 +103,7 @@ def assign_roles(
     chosen: Mapping[Role, str] | None = None,
     table: SeriesTable | None = None,
     nifti_role: Role | None = None,
+    unreadable: Mapping[str, str] | None = None,
 ) -> tuple[SeriesRole, ...]:
     """Give each series its role, and choose which are used.
 
@@ -110,6 +116,7 @@ def assign_roles(
         table: The competition's labels: study and series, each by its UID or by the name of its folder (a study also by that of
             its file), to `Sagittal T1`, `Sagittal T2/STIR` or `Axial T2`.
         nifti_role: What a NIfTI file shows; by default `sagittal`, of unknown weighting.
+        unreadable: Series that turned out to be of no use, and why: the next best is used, but for a role that the user chose.
 
     Returns:
         One verdict for each series, in the study's order.
@@ -118,7 +125,7 @@ def assign_roles(
         SeriesSelectionError: A chosen series is not in the study.
         TableError: The table holds another label.
     """
-    wanted = dict(chosen or {})
+    wanted, unreadable = dict(chosen or {}), unreadable or {}
     _check_chosen(study, wanted)
     if study.kind == "dicom":
         labels = [_label(study, series, table or {}) for series in study.series]
@@ -130,11 +137,14 @@ def assign_roles(
     verdicts: dict[str, SeriesRole] = {one.uid: _verdict(one, used=False) for one in candidates}
     for role in Role:
         if role not in wanted:
-            verdicts.update(_choose([one for one in candidates if one.role is role and one.uid not in wanted.values()]))
+            out = {*wanted.values(), *unreadable}
+            verdicts.update(_choose([one for one in candidates if one.role is role and one.uid not in out]))
     if any(verdicts[uid].used and verdicts[uid].role in (Role.SAGITTAL_T1, Role.SAGITTAL_T2) for uid in verdicts):
         verdicts.update(_without_unweighted(verdicts))
     for role, uid in wanted.items():
         verdicts.update(_override(candidates, verdicts, role, uid))
+    for uid, why in unreadable.items():
+        verdicts[uid] = replace(verdicts[uid], used=False, reason=f"{verdicts[uid].reason}; set aside: {why}")
     return tuple(verdicts[series.series_instance_uid] for series in study.series)
 
 
@@ -142,13 +152,8 @@ def _check_chosen(study: Study, chosen: Mapping[Role, str]) -> None:
     known = {series.series_instance_uid for series in study.series}
     for role, uid in chosen.items():
         if uid not in known:
-            listed = "; ".join(f"{series.series_instance_uid} ({_name(series)})" for series in study.series)
+            listed = "; ".join(f"{series.series_instance_uid} ({series.title})" for series in study.series)
             raise SeriesSelectionError(f"Series {uid!r}, chosen as {role.value}, is not in {study.source}. It holds: {listed}.")
-
-
-def _name(series: Series) -> str:
-    number = "" if series.number is None else f"series {series.number} "
-    return f"{number}{series.description!r}" if series.description else f"{number or 'series'}without description".strip()
 
 
 def _label(study: Study, series: Series, table: SeriesTable) -> str | None:
@@ -198,9 +203,9 @@ def _choose(candidates: list[_Candidate]) -> dict[str, SeriesRole]:
     for one in ranked:
         twin = next((other for other in used if other.facts.identity and other.facts.identity == one.facts.identity), None)
         if twin is not None:
-            verdict = _verdict(one, used=False, more=f"a duplicate of {_name(twin.series)}: same positions, TE, TR and TI")
+            verdict = _verdict(one, used=False, more=f"a duplicate of {twin.series.title}: same positions, TE, TR and TI")
         elif used and (one.role is not Role.AXIAL_T2 or one.facts.quality > used[0].facts.quality):
-            better = f"{_name(used[0].series)} is used: it {used[0].facts.advantage_over(one.facts)}"
+            better = f"{used[0].series.title} is used: it {used[0].facts.advantage_over(one.facts)}"
             verdict = _verdict(one, used=False, more=better)
         else:
             used.append(one)
@@ -235,6 +240,6 @@ def _override(candidates: list[_Candidate], verdicts: Mapping[str, SeriesRole], 
     changed = {uid: SeriesRole(uid, role, f"chosen as {role.value} by the user{was}", True, found.series.description)}
     for other, one in verdicts.items():
         if other != uid and one.role is role and not one.reason.startswith("chosen as"):
-            more = f"{_name(found.series)} was chosen by the user"
+            more = f"{found.series.title} was chosen by the user"
             changed[other] = SeriesRole(other, one.role, f"{one.reason}; {more}", False, one.description)
     return changed

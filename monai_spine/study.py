@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydicom.config import disable_value_validation
 
 from monai_spine.archive import unpacked
-from monai_spine.dicom_headers import NotAnImageError, read_instance
+from monai_spine.dicom_headers import BrokenImageError, NotAnImageError, read_instance
 from monai_spine.errors import StudyError, UnreadableInputError
 from monai_spine.files import format_of, walk
 from monai_spine.instances import Instance, Tags
@@ -34,13 +34,20 @@ class Series:
     instances: tuple[Instance, ...]
     tags: Tags
 
+    @property
+    def title(self) -> str:
+        """The series in words: `series 3 'AX T2'`."""
+        number = "series" if self.number is None else f"series {self.number}"
+        return f"{number} {self.description!r}" if self.description else f"{number} without description"
+
 
 @dataclass(frozen=True)
 class SetAside:
-    """A file that takes no part, relative to the source, and why."""
+    """A file that takes no part, relative to the source, and why. A broken one may have been a slice that is now missing."""
 
     path: str
     reason: str
+    is_broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Study:
         series: By series number, then UID.
         patient_id: PatientID, or None.
         set_aside: Files that were left out.
+        unpacked_to: Where the files of an archive lie for now, or None.
     """
 
     study_instance_uid: str | None
@@ -62,6 +70,11 @@ class Study:
     series: tuple[Series, ...]
     patient_id: str | None = None
     set_aside: tuple[SetAside, ...] = ()
+    unpacked_to: Path | None = None
+
+    def shown(self, text: str) -> str:
+        """A message about the study's files, which names an archive instead of the folder that it was unpacked to."""
+        return text if self.unpacked_to is None else text.replace(str(self.unpacked_to), self.source)
 
 
 @contextmanager
@@ -83,12 +96,21 @@ def open_study(path: str | Path, *, modalities: Iterable[str] = ("MR",)) -> Iter
     """
     source, wanted = Path(path), frozenset(modalities)
     if format_of(source) == "zip":
-        with unpacked(source) as folder:
-            yield _read_folder(folder, source=str(path), wanted=wanted)
+        with unpacked(source) as folder, _said_of(str(path), folder):
+            yield replace(_read_folder(folder, source=str(path), wanted=wanted), unpacked_to=folder)
     elif source.is_dir():
         yield _read_folder(source, source=str(path), wanted=wanted)
     else:
         yield _read_file(source, source=str(path), wanted=wanted)
+
+
+@contextmanager
+def _said_of(archive: str, folder: Path) -> Iterator[None]:
+    """Name the archive in messages, not the folder that it was unpacked to."""
+    try:
+        yield
+    except StudyError as error:
+        raise type(error)(str(error).replace(str(folder), archive)) from error
 
 
 def _read_file(path: Path, *, source: str, wanted: frozenset[str]) -> Study:
@@ -111,14 +133,15 @@ def _read_folder(folder: Path, *, source: str, wanted: frozenset[str]) -> Study:
     if not files:
         raise UnreadableInputError(f"{source} is empty: there is nothing to read. Give the folder that holds the images.")
     formats = {file: format_of(file) for file in files}
-    others = [file for file in files if formats[file] in ("nifti", "picture")]
+    others = next(filter(None, ([file for file in files if formats[file] == kind] for kind in ("nifti", "picture"))), [])
     archive = next((file for file in files if formats[file] == "zip"), None)
     if archive is not None and "dicom" not in formats.values() and not others:
         raise UnreadableInputError(f"{source} holds no image but a zip, {archive.name}. Unpack it, or give it by itself.")
     if "dicom" in formats.values() or not others:
         return _read_dicom(files, root=folder, source=source, wanted=wanted)
     if len(others) > 1:
-        raise StudyError(f"{source} holds {len(others)} NIfTI files or pictures, each a study of its own. Give them one by one.")
+        kind = "NIfTI files" if formats[others[0]] == "nifti" else "pictures"
+        raise StudyError(f"{source} holds {len(others)} {kind}, each a study of its own. Give them one by one.")
     return _read_file(others[0], source=source, wanted=wanted)
 
 
@@ -127,9 +150,12 @@ def _read_dicom(files: list[Path], *, root: Path, source: str, wanted: frozenset
     set_aside: list[SetAside] = []
     with disable_value_validation():
         for file in files:
-            reason = _take(file, instances, wanted)
+            try:
+                reason, is_broken = _take(file, instances, wanted), False
+            except NotAnImageError as error:
+                reason, is_broken = str(error), isinstance(error, BrokenImageError)
             if reason:
-                set_aside.append(SetAside(str(file.relative_to(root)), reason))
+                set_aside.append(SetAside(str(file.relative_to(root)), reason, is_broken))
     if not instances:
         kinds = " or ".join(sorted(wanted))
         raise UnreadableInputError(f"{source} holds no {kinds} image: {_summary(set_aside)}. Check the export.")
@@ -141,10 +167,7 @@ def _read_dicom(files: list[Path], *, root: Path, source: str, wanted: frozenset
 
 def _take(file: Path, instances: dict[str, Instance], wanted: frozenset[str]) -> str | None:
     """Add a file's instance to the others, or say why not."""
-    try:
-        instance = read_instance(file)
-    except NotAnImageError as error:
-        return str(error)
+    instance = read_instance(file)
     modality = instance.tags.modality
     if modality and modality not in wanted:
         return f"modality {modality}, not {' or '.join(sorted(wanted))}"

@@ -78,11 +78,10 @@ def load_series(series: Series) -> tuple[Volume, ...]:
         VolumeGeometryError: The slices form no volume; the message names the series, and the gap or the shift.
         UnreadableInputError: The pixels of a file cannot be read.
     """
-    name = f"Series {series.number if series.number is not None else series.series_instance_uid} {series.description!r}"
     try:
         blocks = plan_blocks([frame for instance in series.instances for frame in instance.frames])
     except VolumeGeometryError as error:
-        raise VolumeGeometryError(f"{name}: {error}") from error
+        raise VolumeGeometryError(f"{series.title[0].upper()}{series.title[1:]}: {error}") from error
     needed = {frame.path for block in blocks for frame in block.frames}
     pixels = {instance.path: read_pixels(instance) for instance in series.instances if instance.path in needed}
     is_inverted = series.tags.photometric_interpretation == "MONOCHROME1"

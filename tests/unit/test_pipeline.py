@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import jsonschema
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from tiny_bundles import write_bundles
-from tiny_studies import ALL_SERIES, AXIAL_T2, SAGITTAL_T1, StudySpec, write_study
+from tiny_studies import ALL_SERIES, AXIAL_T2, SAGITTAL_T1, SAGITTAL_T2, SeriesSpec, StudySpec, write_study
 
 import monai_spine.pipeline
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level
 from monai_spine.errors import LevelsNotFoundError, SeriesSelectionError, StudyError, UnreadableInputError, VolumeGeometryError
 from monai_spine.pipeline import Analysis, Models, Progress, Settings, analyze, analyze_study, load_models
+from monai_spine.result import StudyResult
 from monai_spine.series import Role
 
 SCHEMA = Path(monai_spine.pipeline.__file__).parent / "report" / "result.schema.json"
@@ -134,12 +138,112 @@ def test_a_singular_affine_is_refused(tmp_path, models):
         analyze(_nifti(tmp_path / "flat.nii", np.diag([4.0, 0.0, 4.0, 1.0])), models=models)
 
 
-def test_truncated_pixels_of_a_used_series_are_refused(tmp_path, models):
-    folder = write_study(tmp_path / "study", spec=StudySpec(seed="truncated"))
-    file = folder / "series_2" / "3.dcm"
+def _cut(folder: Path, series: int, number: int = 3) -> None:
+    """Cut off the pixels of one slice."""
+    file = folder / f"series_{series}" / f"{number}.dcm"
     file.write_bytes(file.read_bytes()[:-2000])
-    with pytest.raises(UnreadableInputError, match=r"3\.dcm"):
+
+
+def _shear(folder: Path, series: int) -> None:
+    """Move the slices of a series sideways, as a tilted gantry does."""
+    for number, file in enumerate(sorted((folder / f"series_{series}").iterdir())):
+        data = pydicom.dcmread(file)
+        x, y, z = data.ImagePositionPatient
+        data.ImagePositionPatient = [x, y + 3.0 * number, z]
+        data.save_as(file)
+
+
+def _statuses(result: StudyResult) -> dict[Condition, tuple[str, str]]:
+    """Status and reason of each condition at L3/L4, which every series of these studies shows."""
+    grades = [grade for grade in result.grades if grade.target.level is Level.L3_L4]
+    return {grade.target.condition: (grade.status, grade.reason or "") for grade in grades}
+
+
+@pytest.mark.parametrize(
+    ("series", "condition", "role"),
+    [
+        (1, Condition.NEURAL_FORAMINAL_NARROWING, "sagittal T1"),
+        (2, Condition.SPINAL_CANAL_STENOSIS, "sagittal T2"),
+        (3, Condition.SUBARTICULAR_STENOSIS, "axial T2"),
+    ],
+)
+def test_one_unreadable_series_costs_its_own_findings_only(tmp_path, models, series, condition, role):
+    folder = write_study(tmp_path / "study", spec=StudySpec(seed="truncated"))
+    _cut(folder, series)
+    result = analyze(folder, models=models).result
+    statuses = _statuses(result)
+    status, why = statuses.pop(condition)
+    assert status == "not_assessable"
+    assert re.match(rf"the {role} series cannot be used \(The pixels of .*3\.dcm cannot be read", why)
+    assert set(statuses.values()) == {("graded", "")}
+    (broken,) = [verdict for verdict in result.series if not verdict.used]
+    assert re.search(r"; set aside: The pixels of .*3\.dcm", broken.reason)
+    assert any(re.match(r"a series was set aside: The pixels of .*3\.dcm", flag) for flag in result.flags)
+
+
+def test_a_series_whose_slices_form_no_volume_is_set_aside_with_the_cause(tmp_path, models):
+    folder = write_study(tmp_path / "study", spec=StudySpec(seed="sheared"))
+    _shear(folder, 3)
+    statuses = _statuses(analyze(folder, models=models).result)
+    why = r"axial T2 series cannot be used \(Series 3 'AX T2 TSE': .*sheared"
+    assert re.search(why, statuses[Condition.SUBARTICULAR_STENOSIS][1])
+    assert statuses[Condition.SPINAL_CANAL_STENOSIS] == ("graded", "")
+
+
+def test_a_study_whose_sagittal_series_cannot_be_read_is_refused_with_the_cause(tmp_path, models):
+    folder = write_study(tmp_path / "study", spec=StudySpec(seed="truncated"))
+    _cut(folder, 1)
+    _cut(folder, 2)
+    with pytest.raises(UnreadableInputError, match=r"series_2/3\.dcm cannot be read"):
         analyze(folder, models=models)
+
+
+def test_the_next_best_series_takes_the_place_of_an_unreadable_one(tmp_path, models):
+    suppressed = SeriesSpec("SAG T2 FS", 100, 3500, SAGITTAL_T2.orientation)
+    folder = write_study(tmp_path / "study", [SAGITTAL_T1, SAGITTAL_T2, suppressed])
+    _cut(folder, 2)
+    result = analyze(folder, models=models).result
+    assert [verdict.used for verdict in result.series] == [True, False, True]
+    assert _statuses(result)[Condition.SPINAL_CANAL_STENOSIS] == ("graded", "")
+    chosen = Settings(series={Role.SAGITTAL_T2: result.series[1].series_instance_uid})
+    result = analyze(folder, models=models, settings=chosen).result
+    assert [verdict.used for verdict in result.series] == [True, False, False]
+    assert "3.dcm" in _statuses(result)[Condition.SPINAL_CANAL_STENOSIS][1]
+
+
+def test_an_archive_is_named_and_not_where_it_was_unpacked(tmp_path, models):
+    folder = write_study(tmp_path / "study", spec=StudySpec(seed="zipped"))
+    _cut(folder, 3)
+    archive = shutil.make_archive(str(tmp_path / "one"), "zip", folder)
+    _cut(folder, 1)
+    _cut(folder, 2)
+    unusable = shutil.make_archive(str(tmp_path / "two"), "zip", folder)
+    why = _statuses(analyze(Path(archive), models=models).result)[Condition.SUBARTICULAR_STENOSIS][1]
+    assert f"The pixels of {archive}/series_3/3.dcm" in why
+    with pytest.raises(UnreadableInputError, match=re.escape(f"The pixels of {unusable}/series_2/3.dcm")):
+        analyze(Path(unusable), models=models)
+
+
+def test_a_damaged_file_is_mentioned_as_a_slice_may_be_missing(tmp_path, models):
+    folder = write_study(tmp_path / "study", spec=StudySpec(seed="damaged", slices=7))
+    file = folder / "series_2" / "1.dcm"
+    file.write_bytes(file.read_bytes()[:600])
+    (folder / "README").write_text("no image, and no slice")
+    (flag,) = analyze(folder, models=models).result.flags
+    assert flag.startswith("files left out, so that slices may be missing: series_2/1.dcm: ")
+
+
+def test_series_in_another_frame_of_reference_are_mentioned(tmp_path, models, study):
+    folder = shutil.copytree(study, tmp_path / "study")
+    for file in (folder / "series_3").iterdir():
+        data = pydicom.dcmread(file)
+        data.FrameOfReferenceUID = "1.2.3.4"
+        data.save_as(file)
+    (flag,) = analyze(folder, models=models).result.to_json()["flags"]
+    assert flag.startswith(
+        "series 3 'AX T2 TSE' and series 2 'SAG T2 TSE', on which the levels were found, have different frames of reference"
+    )
+    assert analyze(study, models=models).result.flags == ()
 
 
 def test_a_scan_without_a_spine_is_refused(study, models, monkeypatch):
