@@ -99,6 +99,10 @@ class GradingCrops(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def set_random_state(self, seed: int) -> None:
+        """Begin anew to draw random crops."""
+        self._generator.manual_seed(seed)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         item, _ = self._kept[index]
         image = torch.from_numpy(self.crop(index)[None])
@@ -109,6 +113,11 @@ class GradingCrops(Dataset[dict[str, Any]]):
     def labels(self) -> list[int]:
         """The label of every example, in order."""
         return [int(item["label"]) for item, _ in self._kept]
+
+    @property
+    def items(self) -> list[Item]:
+        """What is known of every example, in order."""
+        return [item for item, _ in self._kept]
 
     def crop(self, index: int) -> npt.NDArray[np.float32]:
         """Voxels (R, A, S) of one crop, before `transform`; at random where there is jitter."""
