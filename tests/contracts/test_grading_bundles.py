@@ -1,14 +1,13 @@
-"""The grading bundles keep the model zoo's rules and train by the command that their README gives."""
+"""The grading bundles train, evaluate and infer as their README says."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.bundle import ConfigWorkflow
 from tiny_prepared import write_tiny_prepared
 
 from monai_spine.anatomy import Condition
@@ -16,7 +15,6 @@ from monai_spine.models import LOCALIZER
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = [f"{condition.slug}_grading" for condition in Condition]
-FILES = [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -46,20 +44,8 @@ def run(flow: ConfigWorkflow) -> ConfigWorkflow:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_file_that_the_zoo_asks_for_is_there_and_small(name: str) -> None:
-    for file in (*FILES, "configs/logging.conf", "docs/README.md", "docs/data_license.txt", "LICENSE"):
-        assert (BUNDLES / name / file).is_file()
-    assert (BUNDLES / name / "models").is_dir()
-    tracked = [path for path in (BUNDLES / name).rglob("*") if path.is_file() and "runs" not in path.parts]
-    assert max(path.stat().st_size for path in tracked) <= 25 * 2**20
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_metadata_say_what_the_weights_were_trained_on(name: str) -> None:
     metadata = json.loads((BUNDLES / name / "configs" / "metadata.json").read_text())
-    assert metadata["version"] in metadata["changelog"]
-    assert isinstance(metadata["supported_apps"], dict)
-    assert metadata["required_packages_version"]
     assert metadata["training_data"] == "simulated"
     assert "trained on simulated images: shows the path, grades no patient" in metadata["notice"]
     assert "simulated images" in (BUNDLES / name / "docs" / "README.md").read_text()
@@ -75,25 +61,8 @@ def test_losses_and_metrics_are_printed_by_a_logger_of_their_own(name: str, conf
     assert not [part["name"] for part in printers if "name" in part]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_network_takes_and_gives_what_the_metadata_say(name: str) -> None:
-    folder = BUNDLES / name / "configs"
-    verify_net_in_out("network_def", str(folder / "metadata.json"), str(folder / "inference.json"), device="cpu")
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference")])
-def test_a_workflow_has_every_property_and_builds_it(name: str, kind: str, config: str, prepared: Path, tmp_path: Path) -> None:
-    flow = workflow(name, [config], kind, dataset_dir=str(prepared), output_dir=str(tmp_path))
-    flow.initialize()
-    assert flow.check_properties() == []
-    for key in flow.properties:
-        getattr(flow, key)
-    flow.finalize()
-
-
-def test_training_evaluation_inference_and_export_follow_each_other(prepared: Path, tmp_path: Path) -> None:
-    name, folder = NAMES[0], BUNDLES / NAMES[0] / "configs"
+def test_training_evaluation_and_inference_follow_each_other(prepared: Path, tmp_path: Path) -> None:
+    name = NAMES[0]
     places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
     run(workflow(name, ["train"], "train", "training", epochs=1, batch_size=4, **places))
     assert list(tmp_path.glob("events.out.tfevents.*"))
@@ -104,18 +73,6 @@ def test_training_evaluation_inference_and_export_follow_each_other(prepared: Pa
     rows = (tmp_path / "predictions.csv").read_text().splitlines()
     assert rows[0] == "case,target,normal_mild,moderate,severe,label"
     assert len(rows) == 6
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ckpt_export(
-            "network_def",
-            filepath=str(tmp_path / "model.ts"),
-            ckpt_file=str(tmp_path / "model.pt"),
-            meta_file=str(folder / "metadata.json"),
-            config_file=str(folder / "inference.json"),
-        )
-        exported = torch.jit.load(str(tmp_path / "model.ts"))
-    shape = json.loads((folder / "inference.json").read_text())["crop"]["shape"]
-    assert exported(torch.zeros(2, 1, *shape)).shape == (2, 3)
 
 
 def test_a_run_goes_on_after_its_last_epoch(prepared: Path, tmp_path: Path) -> None:
