@@ -24,6 +24,7 @@ MAX_RATIO = 200
 RATIO_COUNTS_FROM_BYTES = 64 * 1024**2
 """Archives that unpack to less than this do no harm, whatever their ratio."""
 _CHUNK_BYTES = 1024**2
+_ENCRYPTED = 0x1
 
 
 @contextmanager
@@ -52,8 +53,13 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def _check(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    _check_unique(path, entries)
     for entry in entries:
         _check_name(path, entry.filename)
+        if entry.flag_bits & _ENCRYPTED:
+            raise UnreadableInputError(
+                f"{path} is encrypted ({entry.filename!r}). Unpack it, or pack the study without a password."
+            )
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise UnsafeArchiveError(f"{path} holds a link, {entry.filename!r}: nothing was unpacked. Pack the files themselves.")
     size, packed = sum(entry.file_size for entry in entries), max(1, path.stat().st_size)
@@ -70,10 +76,21 @@ def _check(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
+def _check_unique(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse two entries for one file: the second would take the place of the first."""
+    seen: set[str] = set()
+    for name in (entry.filename.replace("\\", "/") for entry in entries):
+        if name in seen:
+            raise UnreadableInputError(f"{path} holds {name!r} twice: one would be lost. Pack the study anew.")
+        seen.add(name)
+
+
 def _check_name(path: Path, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive or "\x00" in name:
-        raise UnsafeArchiveError(f"{path} holds {name!r}, which leads outside the archive: nothing was unpacked.")
+        raise UnsafeArchiveError(
+            f"{path} holds {name!r}, which leads outside the archive: nothing was unpacked. Pack the study anew."
+        )
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:

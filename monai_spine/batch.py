@@ -150,18 +150,19 @@ def run_batch(
     tasks, failures = _tasks(inputs, output)
     skipped = _finished_before(run, tasks) if options.existing is ExistingResults.RESUME else []
     total, finished = len(tasks) + len(failures), list[str]()
-    for step in _analyse_all(run, [task for task in tasks if task.study not in skipped]):
-        if step.failure:
-            failures.append(step.failure)
-        elif step.done:
-            finished.append(step.study)
-        behind = len(skipped) + len(finished) + len(failures) + (0 if step.done else step.fraction)
-        yield replace(step, fraction=behind / total)
-        if step.failure and options.fail_fast:
-            break
-    outcome = BatchOutcome(output, tuple(finished), tuple(skipped), tuple(failures), started)
-    if outcome.wrote_tables:
-        outcome = replace(outcome, note=_write_tables(run, outcome))
+    with run.folder.made_on_demand():
+        for step in _analyse_all(run, [task for task in tasks if task.study not in skipped]):
+            if step.failure:
+                failures.append(step.failure)
+            elif step.done:
+                finished.append(step.study)
+            behind = len(skipped) + len(finished) + len(failures) + (0 if step.done else step.fraction)
+            yield replace(step, fraction=behind / total)
+            if step.failure and options.fail_fast:
+                break
+        outcome = BatchOutcome(output, tuple(finished), tuple(skipped), tuple(failures), started)
+        if outcome.wrote_tables:
+            outcome = replace(outcome, note=_write_tables(run, outcome))
     yield outcome
 
 
@@ -289,5 +290,8 @@ def _failure(task: _Task, error: Exception) -> Failure:
     kind, trace = type(error).__name__, "".join(traceback.format_exception(error))
     if isinstance(error, SpineError):
         return Failure(task.study, str(task.source), kind, str(error), error.exit_code, trace)
+    if isinstance(error, MemoryError):
+        message = "It does not fit into memory. Close other programs, use fewer --jobs, or give the lumbar series alone."
+        return Failure(task.study, str(task.source), kind, message, SpineError.exit_code, trace)
     message = f"Unexpected {kind}: {error}. This is a fault in monai_spine: run the study again with --debug for the traceback."
     return Failure(task.study, str(task.source), kind, message, SpineError.exit_code, trace)

@@ -5,6 +5,7 @@ Exit codes: 0 ok · 1 internal · 2 usage · 3 study unusable · 4 weights · 5 
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -50,6 +51,10 @@ class _Group(TyperGroup):
             _fail(ctx, error, "Interrupted. Finished studies are kept: analyze goes on with --resume.", INTERRUPTED)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
+        except OSError as error:
+            what = f"{error.filename}: " if error.filename else ""
+            said = f"{what}{error.strerror or error}. Check the path, its permissions, and the space that is left."
+            _fail(ctx, error, said, 1)
         except Exception as error:
             said = f"Unexpected {type(error).__name__}: {error}. This is a fault in monai_spine: add --debug for the traceback."
             _fail(ctx, error, said, 1)
@@ -245,5 +250,6 @@ def prepare_phantom(
 
 
 def main() -> None:
-    """Entry point of `monai-spine`."""
+    """Entry point of `monai-spine`. A request to end is met like Ctrl-C: temporary files go, finished studies stay."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

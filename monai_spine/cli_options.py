@@ -92,8 +92,8 @@ def settings_from(
         bundles=bundles,
         series=settings.parse_series(series or ()),
         descriptions=settings.read_descriptions(series_table) if series_table else {},
-        nifti_role=settings.parse_role(role) if role else None,
-        levels=settings.parse_levels(levels) if levels else LEVELS,
+        nifti_role=settings.parse_role(role) if role is not None else None,
+        levels=settings.parse_levels(levels) if levels is not None else LEVELS,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,10 +119,11 @@ def _read_header(path: Path) -> Elements:
 
 
 def _pixel_layout(header: Elements) -> PixelLayout:
-    """How the pixels are stored; the offset only where they are plain numbers of 8 or 16 bits, and complete by the header."""
+    """How the pixels are stored; the offset only where they are plain numbers of 8 or 16 bits, as many as the header says."""
     bits, frames = int(header.get("BitsAllocated") or 0), _integer(header, "NumberOfFrames") or 1
     needed = int(header.get("Rows")) * int(header.get("Columns")) * frames * bits // 8
-    is_plain = bits in (8, 16) and header.get("SamplesPerPixel") == 1 and header.pixel_bytes >= needed
+    fits = needed <= header.pixel_bytes <= needed + 1
+    is_plain = bits in (8, 16) and header.get("SamplesPerPixel") == 1 and fits
     signed = bool(header.get("PixelRepresentation"))
     return PixelLayout(header.pixel_offset if is_plain else None, bits, int(header.get("BitsStored") or bits), signed)
 
@@ -185,7 +187,7 @@ def _frame(path: Path, header: Elements, index: int, groups: Sequence[Dataset]) 
         columns=int(header.get("Columns")),
         position_lps_mm=_exactly(position, 3),
         orientation=_exactly(cosines, 6),
-        pixel_spacing_mm=_exactly(spacing, 2),
+        pixel_spacing_mm=_exactly(spacing, 2) if min(spacing, default=0.0) > 0 else None,
         slice_thickness_mm=_first(_number(measures, "SliceThickness"), _number(header, "SliceThickness")),
         rescale=(float(slope or 1.0), float(intercept or 0.0)),
         echo_time_ms=_first(_number(_item(groups, "MREchoSequence"), "EffectiveEchoTime"), _number(header, "EchoTime")),
@@ -234,10 +236,12 @@ def _words(header: _Header, keyword: str) -> tuple[str, ...]:
 
 
 def _numbers(header: _Header, keyword: str) -> tuple[float, ...]:
+    """The values of an element; none where one of them is no finite number."""
     try:
-        return tuple(float(word) for word in _words(header, keyword))
+        numbers = tuple(float(word) for word in _words(header, keyword))
     except ValueError:
         return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 def _number(header: _Header, keyword: str) -> float | None:

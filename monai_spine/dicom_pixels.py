@@ -103,7 +103,8 @@ def _rescaled(frames: npt.NDArray[np.generic], instance: Instance) -> npt.NDArra
     if all(frame.rescale == (1.0, 0.0) for frame in instance.frames):
         return frames
     slopes, intercepts = np.array([frame.rescale for frame in instance.frames]).T[:, :, None, None]
-    return np.asarray(frames * slopes + intercepts, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        return np.asarray(frames * slopes + intercepts, dtype=np.float32)
 
 
 def _first_line(error: BaseException) -> str:

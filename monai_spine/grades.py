@@ -175,6 +175,11 @@ def _cropped(target: Target, point: Point, blocks: Sequence[Volume], spec: CropS
     except OutsideFieldOfViewError as error:
         reason = f"{target.level.label} was not graded on the {_series_label(spec.role)} series: {error}"
         return Grade(target, "not_assessable", reason=reason, series_instance_uid=volume.series_instance_uid)
+    if not crop.array.any():
+        reason = (
+            f"{target.level.label} was not graded on the {_series_label(spec.role)} series: it is blank there, all voxels are 0"
+        )
+        return Grade(target, "not_assessable", reason=reason, series_instance_uid=volume.series_instance_uid)
     return Grade(target, "not_assessable", series_instance_uid=volume.series_instance_uid, point_ras_mm=point, crop=crop)
 
 

@@ -66,7 +66,8 @@ def find_studies(path: str | Path) -> list[StudyInput]:
         keys = {folder: _keys(folder, files, ("picture",)) for folder, files in contents.items()}
     children = defaultdict(list)
     for folder in contents:
-        children[folder.parent].append(folder)
+        if folder != root:
+            children[folder.parent].append(folder)
 
     def place(folder: Path) -> _Place:
         below = tuple(map(place, children[folder]))

@@ -56,7 +56,17 @@ class Frame:
     @property
     def is_placed(self) -> bool:
         """True where the header says where every pixel lies."""
-        return None not in (self.position_lps_mm, self.orientation, self.pixel_spacing_mm)
+        return not self.missing
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Which of the attributes that place the slice are absent or of no use."""
+        named = {
+            "ImagePositionPatient": self.position_lps_mm,
+            "ImageOrientationPatient": self.orientation,
+            "PixelSpacing": self.pixel_spacing_mm,
+        }
+        return tuple(keyword for keyword, value in named.items() if value is None)
 
     @property
     def directions(self) -> Floats:

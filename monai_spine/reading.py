@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from monai_spine.errors import SeriesSelectionError, StudyError
+import numpy as np
+
+from monai_spine.errors import SeriesSelectionError, StudyError, UnreadableInputError, VolumeGeometryError
 from monai_spine.series import Role, SeriesRole, assign_roles, used_series
+from monai_spine.series_facts import MIN_SAGITTAL_SLICES
 from monai_spine.settings import Settings
-from monai_spine.study import Series, Study
+from monai_spine.study import Series, Study, summary
 from monai_spine.volume import Volume, load_nifti, load_picture, load_series
 
 __all__ = ["LOCALIZED_ON", "ReadSeries", "frame_flags", "read_used"]
 
 LOCALIZED_ON = (Role.SAGITTAL_T2, Role.SAGITTAL_T1, Role.SAGITTAL)
 """Levels are found on the first of these that shows them all surely; on the best one where none does."""
+
+MIN_EXTENT_MM, MAX_EXTENT_MM = 40.0, 2000.0
+"""A scan must show two neighbouring discs; no scanner is longer than two metres."""
 
 Volumes = Mapping[Role, tuple[Volume, ...]]
 
@@ -96,7 +102,32 @@ def _is_used(series: Series, roles: Sequence[SeriesRole]) -> bool:
 
 
 def _load(study: Study, series: Series) -> tuple[Volume, ...]:
-    return load_series(series) if study.kind == "dicom" else (load_nifti(series.instances[0].path),)
+    blocks = load_series(series) if study.kind == "dicom" else (load_nifti(series.instances[0].path),)
+    _refuse_unlikely(series, blocks)
+    shape = blocks[0].array.shape
+    if study.kind == "nifti" and min(shape) < MIN_SAGITTAL_SLICES:
+        voxels = " × ".join(map(str, shape))
+        raise VolumeGeometryError(
+            f"{study.source} has {voxels} voxels: at least {MIN_SAGITTAL_SLICES} slices are needed. Give the whole scan."
+        )
+    return blocks
+
+
+def _refuse_unlikely(series: Series, blocks: Sequence[Volume]) -> None:
+    """Refuse what no scan of a patient is: blank, not finite, or of another size than a body's."""
+    ranges = [(float(block.array.min()), float(block.array.max())) for block in blocks]
+    if not np.isfinite(ranges).all():
+        raise UnreadableInputError(f"The pixels of {series.title} hold values that are NaN or infinite. Export it again.")
+    if all(low == high for low, high in ranges):
+        raise UnreadableInputError(
+            f"The pixels of {series.title} are blank: all have the value {ranges[0][0]:g}. Export it again."
+        )
+    longest_mm = max(float(max(np.multiply(block.array.shape, block.spacing_mm))) for block in blocks)
+    if not MIN_EXTENT_MM <= longest_mm <= MAX_EXTENT_MM:
+        raise VolumeGeometryError(
+            f"The pixels of {series.title} span {longest_mm:g} mm; a scan of the spine spans {MIN_EXTENT_MM:g} to "
+            f"{MAX_EXTENT_MM:g} mm. Correct the spacing, or its unit, in the header."
+        )
 
 
 def _blocks_of(series: Sequence[Series], blocks: Mapping[str, tuple[Volume, ...]]) -> tuple[Volume, ...]:
@@ -113,8 +144,9 @@ def _refuse_without_sagittal(
             if role.role is wanted and role.series_instance_uid in failures:
                 raise failures[role.series_instance_uid]
     seen = "; ".join(f"{role.description or role.series_instance_uid!r}: {role.reason}" for role in roles)
+    left_out = f"; left out: {summary(study.set_aside)}" if study.set_aside else ""
     raise SeriesSelectionError(
-        f"{study.source} has no sagittal series, so that no level can be named ({seen}). "
+        f"{study.source} has no sagittal series, so that no level can be named ({seen}{left_out}). "
         "Add one, or choose one with --series sagittal_t2=UID."
     )
 

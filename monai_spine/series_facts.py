@@ -14,7 +14,7 @@ from monai_spine.geometry import PlaneOrientation, normal_of, plane_orientation
 from monai_spine.instances import Frame, Tags
 from monai_spine.study import Series
 
-__all__ = ["Facts", "Finding", "read_facts", "weigh"]
+__all__ = ["MIN_SAGITTAL_SLICES", "Facts", "Finding", "read_facts", "weigh"]
 
 # Usual values in ms: T1 TR 500-700, TE 8-15; T2 TR 3000-6000, TE 90-120; STIR TI 150-170; T1 FLAIR (3 T) TI 700-1100, TE 10-25.
 T1_MAX_TE_MS, T1_MAX_TR_MS = 35.0, 1300.0
@@ -64,6 +64,7 @@ class Facts:
         extent_mm: From the first slice to the last, at most over all orientations.
         pixel_mm: Edge of a pixel, the coarser one.
         words: Description and protocol, lower case, words parted by spaces.
+        missing: Attributes that place a slice, where the first slice lacks them.
         identity: Equal for series of the same slices and timing; None where positions are missing.
     """
 
@@ -75,6 +76,7 @@ class Facts:
     pixel_mm: float = 0.0
     words: str = ""
     identity: tuple[object, ...] | None = None
+    missing: tuple[str, ...] = ()
     number: int = 0
     tags: Tags = field(default_factory=Tags)
 
@@ -136,6 +138,7 @@ def read_facts(series: Series) -> Facts:
         pixel_mm=max((max(frame.pixel_spacing_mm or (0.0, 0.0)) for frame in frames), default=0.0),
         words=words,
         identity=_identity(series, placed),
+        missing=frames[0].missing if frames else (),
         number=series.number or 0,
         tags=series.tags,
     )
@@ -165,7 +168,8 @@ def _exclusion(facts: Facts) -> str | None:
     tags, kinds = facts.tags, dict(facts.planes)
     marks = _DERIVED_WORDS & {word for entry in tags.image_type[2:] for word in re.split(r"[^A-Z0-9]+", entry)}
     if facts.plane is None:
-        return "no position in space: a screen capture or a reformatted picture"
+        lacking = ", ".join(facts.missing) or "ImageOrientationPatient"
+        return f"no place in space, as its headers lack a usable {lacking}: a screen capture, or a damaged export"
     if tags.photometric_interpretation not in ("", "MONOCHROME1", "MONOCHROME2"):
         return f"in colour ({tags.photometric_interpretation}): no MR signal"
     if "LOCALIZER" in tags.image_type or _LOCALIZER.search(facts.words):

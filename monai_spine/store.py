@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,11 +16,16 @@ from pathlib import Path
 from monai_spine.errors import OutputError
 from monai_spine.files import name_of
 
-__all__ = ["ExistingResults", "OutputFolderError", "ResultsFolder", "study_names", "write_text"]
+__all__ = ["ExistingResults", "OutputFolderError", "ResultsFolder", "foreign_in", "study_names"]
 
 COMPLETE = ".complete"
 RUN_FILE = "run.json"
 RUN_FILES = ("index.html", "cohort.csv", "submission.csv", "failures.csv", RUN_FILE)
+STUDY_FILES = (COMPLETE, "result.json", "series.json", "grades.csv", "report.html")
+STUDY_FOLDERS = {"figures": ".png", "dicom": ".dcm", "segmentation": ".nii.gz"}
+"""Folders of a study's results, and the suffix of the files in each."""
+_LITTER = (".DS_Store", "Thumbs.db")
+"""What a desktop leaves in a folder that it has shown."""
 
 
 class ExistingResults(str, Enum):
@@ -35,22 +42,18 @@ class OutputFolderError(OutputError):
     exit_code = 2
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, then rename it, so that nobody ever meets half of it.
-
-    Raises:
-        OutputError: The disk is full, or the folder cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} could not be written: {error.strerror or error}. Free space there or choose another --output."
-        ) from error
+def foreign_in(folder: Path) -> Path | None:
+    """A file in a study's folder of results that monai_spine did not write, or None: such a folder may be replaced."""
+    for child in sorted(folder.iterdir()):
+        suffix = STUDY_FOLDERS.get(child.name)
+        if suffix is None or not child.is_dir():
+            if child.name not in (*STUDY_FILES, *_LITTER):
+                return child
+            continue
+        strange = [file for file in sorted(child.iterdir()) if not file.name.endswith(suffix) and file.name not in _LITTER]
+        if strange:
+            return strange[0]
+    return None
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ class ResultsFolder:
             OutputFolderError: It is a file; or it holds something, and neither resuming nor overwriting was asked for; or it
                 holds something that monai_spine did not write.
         """
-        if self.root.exists() and not self.root.is_dir():
-            raise OutputFolderError(f"--output {self.root} is a file. Name a folder that is new or empty.")
+        there = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        if not there.is_dir():
+            raise OutputFolderError(f"--output {self.root}: {there} is a file. Name a folder that is new or empty.")
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise OutputFolderError(f"--output {self.root}: you may not write to {there}. Choose another folder.")
         held = sorted(child.name for child in self.root.iterdir()) if self.root.is_dir() else []
         if held and self.existing is ExistingResults.REFUSE:
             raise OutputFolderError(
@@ -76,12 +82,24 @@ class ResultsFolder:
                 + (f" and {len(held) - 1} more" if len(held) > 1 else "")
                 + "). Choose another folder, or add --resume to go on or --overwrite to replace what is there."
             )
-        foreign = [name for name in held if not self._is_ours(name)]
+        foreign = [found for name in held if (found := self._foreign(name))]
         if foreign:
             raise OutputFolderError(
-                f"--output {self.root} holds {foreign[0]!r}, which monai_spine did not write, so nothing there is replaced. "
+                f"--output {self.root} holds {str(foreign[0].relative_to(self.root))!r}, which monai_spine did not write, "
+                "so nothing there is replaced. "
                 "Choose another folder."
             )
+
+    @contextmanager
+    def made_on_demand(self) -> Iterator[None]:
+        """Remove the folder, and those above it, where they were made meanwhile and nothing came into them."""
+        missing = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        try:
+            yield
+        finally:
+            for folder in missing:
+                with suppress(OSError):
+                    folder.rmdir()
 
     def folder(self, study: str) -> Path:
         """Where the results of a study lie."""
@@ -127,8 +145,13 @@ class ResultsFolder:
             if study not in studies:
                 shutil.rmtree(self.folder(study))
 
-    def _is_ours(self, name: str) -> bool:
-        return name in RUN_FILES or name.startswith(".") or self.is_complete(name)
+    def _foreign(self, name: str) -> Path | None:
+        """What monai_spine did not write there. Hidden entries are left alone, on resuming also finished studies."""
+        if name in RUN_FILES or name.startswith("."):
+            return None
+        if not self.is_complete(name):
+            return self.root / name
+        return foreign_in(self.root / name) if self.existing is ExistingResults.OVERWRITE else None
 
 
 def study_names(homes: Sequence[Path]) -> tuple[str, ...]:

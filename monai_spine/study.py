@@ -5,7 +5,7 @@ Pixels are not read here; `volume.py` reads those of the series that are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from monai_spine.errors import StudyError, UnreadableInputError
 from monai_spine.files import format_of, walk
 from monai_spine.instances import Instance, Tags
 
-__all__ = ["Series", "SetAside", "Study", "open_study"]
+__all__ = ["Series", "SetAside", "Study", "open_study", "summary"]
 
 Kind = Literal["dicom", "nifti", "picture"]
 
@@ -158,7 +158,7 @@ def _read_dicom(files: list[Path], *, root: Path, source: str, wanted: frozenset
                 set_aside.append(SetAside(str(file.relative_to(root)), reason, is_broken))
     if not instances:
         kinds = " or ".join(sorted(wanted))
-        raise UnreadableInputError(f"{source} holds no {kinds} image: {_summary(set_aside)}. Check the export.")
+        raise UnreadableInputError(f"{source} holds no {kinds} image: {summary(set_aside)}. Check the export.")
     _check_single(instances.values(), source)
     first = next(iter(instances.values()))
     patient_id = next((instance.patient_id for instance in instances.values() if instance.patient_id), None)
@@ -202,8 +202,8 @@ def _group(instances: Iterable[Instance]) -> tuple[Series, ...]:
     return tuple(sorted(series, key=lambda one: (one.number is None, one.number or 0, one.series_instance_uid)))
 
 
-def _summary(set_aside: list[SetAside]) -> str:
-    """The reasons of all files in one line, commonest first."""
+def summary(set_aside: Sequence[SetAside]) -> str:
+    """Why files were left out, in one line, the commonest reason first."""
     counts: dict[str, int] = {}
     for file in set_aside:
         counts[file.reason] = counts.get(file.reason, 0) + 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,9 @@ __all__ = ["MIN_PICTURE_EDGE_PX", "Volume", "load_nifti", "load_picture", "load_
 MIN_PICTURE_EDGE_PX = 32
 """A smaller picture cannot show a lumbar spine."""
 MAX_PICTURE_PX = 64_000_000
+MAX_VOXELS = 500_000_000
+"""As many as 500 slices of 1000 × 1000: two gigabytes."""
+_MM_PER = {"meter": 1000.0, "micron": 0.001}
 
 _Grid = tuple[int, int, float, float]
 
@@ -157,7 +162,7 @@ def load_nifti(path: str | Path) -> Volume:
     """Read a NIfTI file with one volume.
 
     Raises:
-        UnreadableInputError: The file is broken, in colour, or holds voxels that are not finite.
+        UnreadableInputError: The file is broken, in colour, complex or too large, or holds voxels that are not finite.
         VolumeGeometryError: It is not 3D (4D with one frame is taken), or its affine places nothing in space.
     """
     import nibabel
@@ -165,40 +170,59 @@ def load_nifti(path: str | Path) -> Volume:
 
     try:
         image = nibabel.load(path)
-        if image.get_data_dtype().fields is not None:
-            raise UnreadableInputError(f"{path} is in colour: colours are no MR signal. Give the original scan.")
+        _refuse_odd_voxels(image, path)
         array = np.asarray(image.dataobj, dtype=np.float32)
     except StudyError:
         raise
     except FileNotFoundError as error:
         raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
+    except PermissionError as error:
+        raise UnreadableInputError(f"{path} cannot be opened: {error.strerror}. Check its permissions.") from error
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UnreadableInputError(f"{path} cannot be read as NIfTI ({error}): it is cut off or broken.") from error
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3 or 0 in array.shape:
         raise VolumeGeometryError(f"{path} has the shape {array.shape}; one 3D volume is needed. Split it, or choose one frame.")
-    affine = _nifti_affine(image, path)
+    affine, flags = _nifti_affine(image, path)
     broken = int(array.size - np.isfinite(array).sum())
     if broken:
         raise UnreadableInputError(
             f"{path} holds {broken} of {array.size} voxels that are NaN or infinite: nothing was guessed in their place. "
             "Write it again with a value in each voxel."
         )
-    return Volume(array, affine, slice_axis=_nifti_slice_axis(image, affine))
+    return Volume(array, affine, slice_axis=_nifti_slice_axis(image, affine), flags=flags)
 
 
-def _nifti_affine(image: object, path: str | Path) -> Affine:
+def _refuse_odd_voxels(image: Any, path: str | Path) -> None:
+    """Refuse by the header what would not be one number per voxel, or not fit into memory."""
+    kind, count = image.get_data_dtype(), math.prod(image.shape)
+    if kind.fields is not None:
+        raise UnreadableInputError(f"{path} is in colour: colours are no MR signal. Give the original scan.")
+    if kind.kind == "c":
+        raise UnreadableInputError(f"{path} holds complex numbers, no intensities. Give the magnitude.")
+    if count > MAX_VOXELS:
+        raise UnreadableInputError(
+            f"{path} says that it holds {count / 1e6:.0f} million voxels; at most {MAX_VOXELS / 1e6:.0f} million are read. "
+            "Check its header, or give one scan of the lumbar spine."
+        )
+
+
+def _nifti_affine(image: object, path: str | Path) -> tuple[Affine, tuple[str, ...]]:
+    """The affine in mm, and a flag where the header counts in metres or micrometres."""
     header = image.header  # type: ignore[attr-defined]
     if int(header.get("sform_code", 1)) == 0 and int(header.get("qform_code", 1)) == 0:
         raise VolumeGeometryError(
             f"{path} says nothing of place and orientation (sform_code and qform_code are 0): left and right would be a guess. "
             "Convert the DICOM files again with a tool that keeps the orientation."
         )
+    unit = getattr(header, "get_xyzt_units", lambda: ("mm", "sec"))()[0]
+    to_mm = _MM_PER.get(unit, 1.0)
     try:
-        return check_affine(image.affine)  # type: ignore[attr-defined]
+        affine = check_affine(np.diag([to_mm, to_mm, to_mm, 1.0]) @ image.affine)  # type: ignore[attr-defined]
     except VolumeGeometryError as error:
         raise VolumeGeometryError(f"{path}: {error}") from error
+    return affine, (f"lengths were turned from {unit} into mm, as the NIfTI header says",) if to_mm != 1 else ()
 
 
 def _nifti_slice_axis(image: object, affine: Affine) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from monai_spine.errors import OutputError
 from monai_spine.report.tables import GRADE_COLUMNS, csv_text, grade_rows, json_text
+from monai_spine.store import COMPLETE, foreign_in
 
 if TYPE_CHECKING:
     from monai_spine.report.images import ReportImages
@@ -26,9 +27,6 @@ FORMATS: tuple[str, ...] = ("json", "csv", "html", "png", "seg", "sr", "nifti")
 """What can be written for a study."""
 
 DEFAULT_FORMATS: tuple[str, ...] = ("json", "csv", "html", "png")
-
-COMPLETE = ".complete"
-"""The last file of a finished study's folder; it names the formats."""
 
 _REMEDIES = {
     errno.ENOSPC: "The disk is full: free some space there, or choose another --output.",
@@ -125,9 +123,10 @@ def _remove(path: Path) -> None:
 
 def _check_place(folder: Path) -> None:
     held = [child.name for child in folder.iterdir()] if folder.is_dir() else []
-    if (folder.exists() and not folder.is_dir()) or (held and COMPLETE not in held):
+    foreign = folder if held and COMPLETE not in held else foreign_in(folder) if held else None
+    if (folder.exists() and not folder.is_dir()) or foreign:
         raise OutputError(
-            f"{folder} holds something that monai_spine did not write, so it is not replaced. "
+            f"{folder} holds something that monai_spine did not write ({(foreign or folder).name}), so it is not replaced. "
             "Choose another --output, or move it away."
         )
 

@@ -209,6 +209,8 @@ def test_only_the_levels_asked_for_are_graded(run, study, tmp_path):
         (["--formats", "docx"], "Unknown format 'docx'"),
         (["--levels", "L4/L6"], "Unknown level 'L4/L6'"),
         (["--levels", "T12/L1"], "T12/L1 is not graded"),
+        (["--levels", ""], "'' is not graded"),
+        (["--role", ""], "Unknown role ''"),
         (["--series", "sagittal_t2"], "is not ROLE=UID"),
         (["--series", "sagital=1.2"], "Unknown role 'sagital'"),
         (["--role", "t2"], "Unknown role 't2'"),
@@ -241,6 +243,29 @@ def test_an_interrupted_run_ends_without_a_traceback(run, study, tmp_path, monke
     assert "Interrupted. Finished studies are kept" in result.stderr
     assert "Traceback" not in result.output
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_too_little_memory_is_no_fault_of_ours(run, study, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("monai_spine.pipeline.localize_levels", full)
+    result = run("analyze", study, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "It does not fit into memory. Close other programs, use fewer --jobs" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_file_system_refuses_is_no_fault_of_ours(run, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device", "/data/out")
+
+    monkeypatch.setattr("monai_spine.phantom.prepare_phantom", full)
+    result = run("prepare", "phantom", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.strip().endswith(
+        "Error: /data/out: No space left on device. Check the path, its permissions, and the space that is left."
+    )
 
 
 @pytest.mark.parametrize("debug", [False, True])

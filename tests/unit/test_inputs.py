@@ -133,3 +133,39 @@ def test_series_folders_of_two_patients_side_by_side_are_no_batch(tmp_path: Path
     assert [found.path for found in find_studies(tmp_path)] == [tmp_path]
     with pytest.raises(StudyError, match="2 patients"), open_study(tmp_path):
         pass
+
+
+def test_the_working_directory_is_an_input_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        _study(tmp_path / "batch" / f"s{number}", number)
+    monkeypatch.chdir(tmp_path / "batch")
+    assert _homes(Path()) == [Path("s1"), Path("s2")]
+    monkeypatch.chdir(tmp_path / "batch" / "s2")
+    assert [found.home.resolve() for found in find_studies(".")] == [tmp_path / "batch" / "s2"]
+    assert _homes(Path("..")) == [Path("..") / "s1", Path("..") / "s2"]
+
+
+def test_an_unreadable_folder_or_file_costs_no_other_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        _study(tmp_path / f"s{number}", number, series=1)
+    scan, opened = os.scandir, Path.open
+
+    def refused(path: Path) -> bool:
+        return path == tmp_path / "s1" or (path.suffix == ".dcm" and "s2" in path.parts)
+
+    def scandir(path: Path) -> object:
+        if refused(path):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    def open_(self: Path, *arguments: object, **options: object) -> object:
+        if refused(self):
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(Path, "open", open_)
+    assert [found.home.relative_to(tmp_path).parts[0] for found in find_studies(tmp_path)] == ["s1", "s2", "s3"]
+    for name in ("s1", "s2"):
+        with pytest.raises(UnreadableInputError, match="cannot be opened: Permission denied"), open_study(tmp_path / name):
+            pass

@@ -211,6 +211,49 @@ def test_the_next_best_series_takes_the_place_of_an_unreadable_one(tmp_path, mod
     assert "3.dcm" in _statuses(result)[Condition.SPINAL_CANAL_STENOSIS][1]
 
 
+def _blank(data: pydicom.Dataset) -> None:
+    data.PixelData = bytes(len(data.PixelData))
+
+
+def _endless(data: pydicom.Dataset) -> None:
+    data.RescaleSlope, data.RescaleIntercept = "1e39", "0"
+
+
+def _vast(data: pydicom.Dataset) -> None:
+    data.PixelSpacing = [400, 400]
+
+
+def _minute(data: pydicom.Dataset) -> None:
+    data.PixelSpacing = [0.004, 0.004]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_blank, "The pixels of series 2 'SAG T2 TSE' are blank: all have the value 0"),
+        (_endless, "hold values that are NaN or infinite"),
+        (_vast, "span 25600 mm; a scan of the spine spans 40 to 2000 mm"),
+        (_minute, "span 20 mm; a scan of the spine spans 40 to 2000 mm"),
+    ],
+)
+def test_what_no_scan_looks_like_is_not_graded(tmp_path, models, change, reason):
+    folder = write_study(tmp_path / "study")
+    for file in (folder / "series_2").iterdir():
+        data = pydicom.dcmread(file)
+        change(data)
+        data.save_as(file)
+    status, why = _statuses(analyze(folder, models=models).result)[Condition.SPINAL_CANAL_STENOSIS]
+    assert status == "not_assessable"
+    assert reason in why
+
+
+def test_a_nifti_of_two_slices_is_refused(tmp_path, models):
+    path = _nifti(tmp_path / "a.nii")
+    nib.save(nib.load(path).slicer[:2], tmp_path / "b.nii")
+    with pytest.raises(VolumeGeometryError, match="has 2 × 64 × 64 voxels: at least 3 slices are needed"):
+        analyze(tmp_path / "b.nii", models=models)
+
+
 def test_an_archive_is_named_and_not_where_it_was_unpacked(tmp_path, models):
     folder = write_study(tmp_path / "study", spec=StudySpec(seed="zipped"))
     _cut(folder, 3)

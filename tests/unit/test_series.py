@@ -101,7 +101,10 @@ def test_a_sagittal_series_of_unknown_weighting_serves_for_levels_only_where_not
         ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "derived from other images"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "ADC"]}, "derived from other images"),
         ({"ScanningSequence": "EP"}, "echo planar"),
-        ({"ImagePositionPatient": None}, "no position in space"),
+        ({"ImagePositionPatient": None}, "no place in space, as its headers lack a usable ImagePositionPatient"),
+        ({"PixelSpacing": None}, "no place in space, as its headers lack a usable PixelSpacing"),
+        ({"PixelSpacing": [-0.5, 0.5]}, "no place in space, as its headers lack a usable PixelSpacing"),
+        ({"ImageOrientationPatient": [0] * 6}, "no place in space, as its headers lack a usable ImageOrientationPatient"),
     ],
 )
 def test_what_is_no_anatomy_is_set_aside_with_its_reason(folder: Path, tags: dict[str, Any], reason: str) -> None:

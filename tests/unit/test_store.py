@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_spine.errors import OutputError
-from monai_spine.store import ExistingResults, OutputFolderError, ResultsFolder, study_names, write_text
+from monai_spine.store import ExistingResults, OutputFolderError, ResultsFolder, study_names
 
 
 def _finished(root: Path, name: str) -> None:
@@ -30,6 +29,41 @@ def test_what_monai_spine_did_not_write_is_never_replaced(tmp_path, existing):
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(OutputFolderError, match=r"'thesis.doc', which monai_spine did not write"):
         ResultsFolder(tmp_path, existing).check()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "figures/drawing.svg", "figures.png"])
+def test_what_was_added_to_the_results_of_a_study_is_never_replaced(tmp_path, name):
+    _finished(tmp_path, "study")
+    (tmp_path / "study" / "figures").mkdir()
+    for known in ("result.json", ".DS_Store", "figures/sagittal.png"):
+        (tmp_path / "study" / known).touch()
+    ResultsFolder(tmp_path, ExistingResults.OVERWRITE).check()
+    (tmp_path / "study" / name).touch()
+    with pytest.raises(OutputFolderError, match=rf"'study/{name}', which monai_spine did not write"):
+        ResultsFolder(tmp_path, ExistingResults.OVERWRITE).check()
+    ResultsFolder(tmp_path, ExistingResults.RESUME).check()
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputFolderError, match=r"file is a file"):
+        ResultsFolder(tmp_path / "file" / "new" / "out").check()
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(OutputFolderError, match="you may not write to"):
+        ResultsFolder(tmp_path / "new" / "out").check()
+
+
+def test_folders_that_nothing_came_into_are_removed_and_others_are_not(tmp_path):
+    with ResultsFolder(tmp_path / "new" / "out").made_on_demand():
+        (tmp_path / "new" / "out").mkdir(parents=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with ResultsFolder(tmp_path / "mine" / "out").made_on_demand():
+        (tmp_path / "mine" / "out").mkdir()
+        (tmp_path / "mine" / "out" / "run.json").touch()
+    with ResultsFolder(tmp_path / "mine").made_on_demand():
+        pass
+    assert (tmp_path / "mine" / "out" / "run.json").is_file()
 
 
 def test_a_file_is_no_folder_for_results(tmp_path):
@@ -65,14 +99,3 @@ def test_a_study_cannot_take_the_name_of_a_table(tmp_path):
     folder = tmp_path / "run.json"
     folder.mkdir()
     assert study_names([folder]) == ("run.json_2",)
-
-
-def test_a_full_disk_leaves_no_half_written_file(tmp_path, monkeypatch):
-    def full(self, *args, **kwargs):
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OutputError, match="No space left on device"):
-        write_text(tmp_path / "run.json", "{}")
-    assert list(tmp_path.iterdir()) == []

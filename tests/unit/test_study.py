@@ -149,6 +149,33 @@ def test_a_zip_that_leads_outside_is_refused_before_anything_is_written(tmp_path
         pass
 
 
+def test_an_encrypted_zip_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        packed.writestr("a.dcm", b"x")
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UnreadableInputError, match=r"x\.zip is encrypted .*without a password"), open_study(tmp_path / "x.zip"):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_two_files_of_one_name_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        packed.writestr("a.dcm", b"x")
+        packed.writestr("a.dcm", b"y")
+    with pytest.raises(UnreadableInputError, match=r"holds 'a\.dcm' twice"), open_study(tmp_path / "x.zip"):
+        pass
+
+
+def test_a_zip_within_a_zip_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        packed.writestr("inner.zip", b"PK\x05\x06" + bytes(18))
+    with pytest.raises(UnreadableInputError, match=r"no image but a zip, inner\.zip"), open_study(tmp_path / "x.zip"):
+        pass
+
+
 def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
     entry = zipfile.ZipInfo("link")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16

@@ -122,6 +122,12 @@ def test_truncated_pixels_name_the_file(tmp_path: Path, syntax: str) -> None:
         _load(tmp_path)
 
 
+def test_pixels_that_do_not_fit_their_header_are_refused(tmp_path: Path) -> None:
+    write_stack(tmp_path, [0, 4, 8], BitsAllocated=8, BitsStored=12, HighBit=11)
+    with pytest.raises(UnreadableInputError, match="Bits Stored"):
+        _load(tmp_path)
+
+
 def test_an_enhanced_instance_reads_frame_by_frame(tmp_path: Path) -> None:
     pictures = np.arange(3 * 64, dtype=np.uint16).reshape(3, 8, 8)
     shared, frames = Dataset(), []
@@ -248,6 +254,32 @@ def test_a_colour_nifti_is_refused(tmp_path: Path) -> None:
     array = np.zeros((3, 4, 5), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     with pytest.raises(UnreadableInputError, match="in colour"):
         load_nifti(_nifti(tmp_path / "a.nii", array))
+
+
+def test_a_complex_nifti_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableInputError, match=r"complex numbers, no intensities\. Give the magnitude"):
+        load_nifti(_nifti(tmp_path / "a.nii", np.zeros((3, 4, 5), np.complex64)))
+
+
+def test_a_nifti_that_says_it_is_huge_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((30000, 30000, 30000))
+    header.set_sform(np.eye(4), 1)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(100))
+    with pytest.raises(UnreadableInputError, match="27000000 million voxels; at most 500 million are read"):
+        load_nifti(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1000.0), ("meter", 0.001), ("mm", 1.0), ("unknown", 1.0)])
+def test_a_nifti_is_read_in_millimetres_whatever_its_unit(tmp_path: Path, unit: str, factor: float) -> None:
+    affine_mm = np.array([[0.0, 0, 4, -10], [-0.5, 0, 0, 20], [0, 0.5, 0, 30], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.diag([factor, factor, factor, 1]) @ affine_mm)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    volume = load_nifti(tmp_path / "a.nii")
+    assert np.allclose(volume.affine, affine_mm, atol=1e-4)
+    assert [unit in flag for flag in volume.flags] == ([True] if factor != 1 else [])
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
