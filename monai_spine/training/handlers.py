@@ -7,10 +7,11 @@ which `--resume True` goes on after a kill.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
@@ -18,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from monai_spine.errors import OutputError
 
-__all__ = ["BestModel", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly"]
+__all__ = ["BestModel", "EpochSeed", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly"]
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +130,36 @@ class StopEarly:
             engine.terminate()
 
 
+class EpochSeed:
+    """Give each epoch random numbers of its own, so that a run that goes on after a kill draws what it would have drawn.
+
+    Attach it to the trainer.
+
+    Args:
+        seed: Of the run.
+        sources: What draws besides torch, differently on each process: anything with MONAI's `set_random_state`.
+        shared: What has to draw the same on every process, such as a sampler's generator.
+    """
+
+    def __init__(self, seed: int, *, sources: Sequence[Any] = (), shared: Sequence[torch.Generator] = ()) -> None:
+        self.seed = seed
+        self.sources, self.shared = tuple(sources), tuple(shared)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        own = self._seeds(engine.state.epoch, idist.get_rank() + 1, count=1 + len(self.sources))
+        torch.manual_seed(own[0])
+        for source, seed in zip(self.sources, own[1:], strict=True):
+            source.set_random_state(seed=seed)
+        for generator, seed in zip(self.shared, self._seeds(engine.state.epoch, 0, count=len(self.shared)), strict=True):
+            generator.manual_seed(seed)
+
+    def _seeds(self, epoch: int, stream: int, *, count: int) -> list[int]:
+        return [int(seed) for seed in np.random.SeedSequence([self.seed, epoch, stream]).generate_state(count)]
+
+
 class LastCheckpoint:
     """Write the state of the whole run after each epoch, and go on from it where asked to. The trainer's last handler.
 
@@ -150,9 +181,11 @@ class LastCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def save(self, engine: Engine) -> None:
-        """Write epoch, iteration, random state and all contents."""
+        """Write epoch, iteration, random state, the scaler of mixed precision and all contents."""
         if idist.get_rank() == 0:
             states = {name: part.state_dict() for name, part in self.contents.items()}
+            if getattr(engine, "scaler", None) is not None:
+                states["scaler"] = engine.scaler.state_dict()
             counters = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
             _save({"trainer": counters, "random": torch.get_rng_state(), **states}, self.path)
 
@@ -164,6 +197,8 @@ class LastCheckpoint:
         for name, part in self.contents.items():
             lengths = {key: getattr(part, key) for key in _LENGTHS if hasattr(part, key)}
             part.load_state_dict({**state[name], **lengths} if lengths else state[name])
+        if getattr(engine, "scaler", None) is not None and "scaler" in state:
+            engine.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         engine.state.epoch, engine.state.iteration = state["trainer"]["epoch"], state["trainer"]["iteration"]
         _log.info("going on from %s after epoch %d of %d", self.path, engine.state.epoch, engine.state.max_epochs)

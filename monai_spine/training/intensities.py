@@ -39,6 +39,10 @@ class RandIntensityd:
         self.noise = noise
         self._generator = torch.Generator().manual_seed(seed)
 
+    def set_random_state(self, seed: int) -> None:
+        """Begin anew to draw random changes."""
+        self._generator.manual_seed(seed)
+
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image = data[self.key]
         drawn = (torch.rand(3, generator=self._generator) * 2 - 1) * self.limits

@@ -9,7 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_spine.errors import OutputError
-from monai_spine.training.handlers import BestModel, FirstProcessWriter, LastCheckpoint, LogLearningRate, StopEarly
+from monai_spine.training.handlers import BestModel, EpochSeed, FirstProcessWriter, LastCheckpoint, LogLearningRate, StopEarly
+from monai_spine.training.intensities import RandIntensityd
 
 
 def evaluator(values: list[float]) -> Engine:
@@ -68,6 +69,55 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     second.run([0, 0], max_epochs=5)
     assert epochs == [4, 5]
     assert again.weight.item() == 7.0
+
+
+def drawn_in(epochs: range, seed: int = 3) -> list[list[float]]:
+    """What torch, two sources of the same kind and a shared generator draw in each of some epochs."""
+    sources, shared, found = [RandIntensityd(), RandIntensityd()], torch.Generator(), []
+    engine = Engine(lambda engine, batch: None)
+    EpochSeed(seed, sources=sources, shared=[shared]).attach(engine)
+
+    @engine.on(Events.ITERATION_COMPLETED)
+    def _draw() -> None:
+        images = [source({"image": torch.ones(1)})["image"] for source in sources]
+        found.append([float(value) for value in (torch.rand(()), *images, torch.rand((), generator=shared))])
+
+    @engine.on(Events.STARTED)
+    def _go_on(engine: Engine) -> None:
+        engine.state.epoch = engine.state.iteration = epochs.start
+
+    engine.run([0], max_epochs=epochs.stop)
+    return found
+
+
+def test_an_epoch_draws_the_same_whether_or_not_the_run_was_killed_before_it() -> None:
+    whole, resumed = drawn_in(range(4)), drawn_in(range(2, 4))
+    assert resumed == whole[2:]
+    assert len({value for epoch in whole for value in epoch}) == 16
+    assert drawn_in(range(4), seed=4) != whole
+
+
+class Scaler:
+    """Stands in for the loss scaler of mixed precision, which needs a GPU."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_a_run_in_mixed_precision_goes_on_with_its_scale(tmp_path: Path) -> None:
+    first, second = Engine(lambda engine, batch: None), Engine(lambda engine, batch: None)
+    first.scaler, second.scaler = Scaler(128.0), Scaler(65536.0)
+    LastCheckpoint(tmp_path / "last.pt", {}).attach(first)
+    first.run([0])
+    LastCheckpoint(tmp_path / "last.pt", {}, resume=True).attach(second)
+    second.run([0], max_epochs=2)
+    assert second.scaler.scale == 128.0
 
 
 def test_without_a_checkpoint_a_resumed_run_starts_at_the_beginning(tmp_path: Path) -> None:
