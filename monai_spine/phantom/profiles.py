@@ -104,7 +104,7 @@ def _canal_tables(spine: Spine, s: Table, rng: np.random.Generator) -> dict[str,
         half_width = half_width * kept ** (1 - share)
         bulge = bulge + state.from_front * gone * _bump(s - spine.disc_s_mm(level), state.extent_mm)
     section = np.pi * half_width * (front - back) / 2
-    roots = np.interp(s, [spine.disc_s_mm(Level.L5_S1) - 40, spine.disc_s_mm(Level.L1_L2)], [12.0, 62.0])
+    roots = spine.root_bulk * np.interp(s, [spine.disc_s_mm(Level.L5_S1) - 40, spine.disc_s_mm(Level.L1_L2)], [12.0, 62.0])
     conus = spine.disc_s_mm(Level.L1_L2) + rng.normal(0, 12)
     return {
         "sac_front": front,

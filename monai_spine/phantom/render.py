@@ -182,7 +182,7 @@ def _paint_canal_fat(canvas: _Canvas, spine: Spine, profiles: ColumnProfiles, po
     wall = _ellipse(u, v + spine.canal_depth_mm / 2, spine.canal_width_mm / 2 + 0.8, spine.canal_depth_mm / 2 + 1.2)
     canvas.lay(_soft(wall), "flavum", at=near)
     back = profiles.at("sac_back", rows)
-    corner = np.maximum(np.abs(u) - 5.0 + 0.5 * np.abs(v + spine.canal_depth_mm), v - back)
+    corner = np.maximum(np.abs(u) - spine.epidural_fat_mm + 0.5 * np.abs(v + spine.canal_depth_mm), v - back)
     inner = np.maximum(wall + 0.5 * flavum, np.maximum(-(v - back - 7), -(v + spine.canal_depth_mm + 2.5)))
     canvas.lay(_soft(inner), "fat", texture=0.8, at=near)
     canvas.lay(_soft(np.maximum(corner, np.abs(from_disc - 6) - 12)), "fat", texture=0.9, at=near)
@@ -222,7 +222,7 @@ def _back_bulge(u: Floats, v: Floats, focal: Floats, depth: Floats) -> Floats:
 
 
 def _paint_canal(canvas: _Canvas, spine: Spine, profiles: ColumnProfiles, points: Points, textures: Textures) -> None:
-    """Lateral recesses with their roots, then the sac with CSF, roots and the cord's end."""
+    """Lateral recesses with their roots, then the sac with CSF (darker where it pulses), roots and the cord's end."""
     near = np.flatnonzero((np.abs(points.u) < 17) & (points.v < 3) & (points.v > -34))
     local = Points(points.u[near], points.v[near], points.s[near])
     rows = profiles.index_of(local.s)
@@ -237,7 +237,8 @@ def _paint_canal(canvas: _Canvas, spine: Spine, profiles: ColumnProfiles, points
     backward = np.clip((middle - local.v) / np.maximum(half_depth, 0.5), -1, 1)
     threads = textures.threads(local.u, local.v, local.s)
     roots = np.clip((threads - (csf - 0.55 - 0.35 * backward * csf)) * 3.5 + 0.5, 0, 1)
-    canvas.mix(_soft(sac), "csf", "root", roots, at=near)
+    flow = spine.csf_flow * np.clip(0.4 + 1.2 * textures.coarse(local.u, local.v, 0.6 * local.s), 0, 1)
+    canvas.mix(_soft(sac), "csf", "root", np.clip(roots + flow, 0, 1), at=near)
     conus = _ellipse(local.u, local.v - middle, np.maximum(4.6 * cord, 0.1), np.maximum(3.6 * cord, 0.1))
     canvas.lay(_soft(conus + 0.6) * (cord > 0.05), "cord", at=near)
 

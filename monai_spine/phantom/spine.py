@@ -62,6 +62,9 @@ class Spine:
         muscle_mm: From the laminae to that fat.
         muscle_fat: Share of fat streaks in the muscles.
         marrow_brightness: Of the marrow, relative to the textbook's.
+        epidural_fat_mm: Half-width of the fat behind the sac.
+        root_bulk: Size of the roots relative to the textbook's.
+        csf_flow: Share of the signal of CSF that its pulsation takes away where it is strongest.
         seed: Fixes all textures.
     """
 
@@ -76,6 +79,9 @@ class Spine:
     muscle_mm: float
     muscle_fat: float
     marrow_brightness: float
+    epidural_fat_mm: float
+    root_bulk: float
+    csf_flow: float
     seed: int
 
     def disc_s_mm(self, level: Level) -> float:
@@ -129,13 +135,16 @@ def sample_spine(rng: np.random.Generator, reading: Reading) -> Spine:
         body_s_mm=body_s,
         body_depth_mm=depth,
         body_width_mm=width,
-        canal_depth_mm=float(np.clip(rng.normal(17, 1.6), 13.5, 21)) * size**0.5,
-        canal_width_mm=float(np.clip(rng.normal(23, 1.8), 19, 28)) * size**0.5,
+        canal_depth_mm=float(np.clip(rng.normal(17, 2.3), 13, 22)) * size**0.5,
+        canal_width_mm=float(np.clip(rng.normal(23.5, 2.6), 18, 30)) * size**0.5,
         discs=discs,
         fat_mm=float(rng.uniform(6, 45)),
         muscle_mm=float(rng.uniform(28, 45)),
         muscle_fat=float(rng.beta(2, 4)),
         marrow_brightness=float(rng.uniform(0.7, 1.2)),
+        epidural_fat_mm=float(rng.uniform(2, 9)),
+        root_bulk=float(rng.uniform(0.6, 1.7)),
+        csf_flow=float(rng.uniform(0, 1)),
         seed=int(rng.integers(2**31)),
     )
 
@@ -147,7 +156,7 @@ def _sample_disc(rng: np.random.Generator, reading: Reading, level: Level) -> Di
     recess = {side: lost[Target(Condition.SUBARTICULAR_STENOSIS, side, level)] for side in Side}
     worst = max(lost.values())
     return DiscState(
-        degeneration=float(np.clip(rng.normal(0.15 + 0.6 * worst, 0.22), 0, 1)),
+        degeneration=float(np.clip(rng.normal(0.3 + 0.3 * worst, 0.3), 0, 1)),
         canal=lost[Target(Condition.SPINAL_CANAL_STENOSIS, None, level)],
         recess=recess,
         foramen=foramen,
