@@ -149,6 +149,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         offset_mm=CANAL_OFFSET_MM,
         shift_mm=(2.0, 3.0, 3.0),
         thin_axis=0,
+        epochs=10,
         where="the centre of the canal at the height of the disc",
     ),
     GradingBundle(
@@ -159,6 +160,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         offset_mm=FORAMINAL_OFFSET_MM,
         shift_mm=(3.0, 3.0, 3.0),
         thin_axis=0,
+        epochs=10,
         where="the foramen: 16 mm (L1/L2) to 19 mm (L5/S1) to the side of the canal's centre (found by its fat)",
     ),
     GradingBundle(
@@ -167,7 +169,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         size_mm=(44.0, 44.0, 20.0),
         shape=(56, 56, 16),
         offset_mm=SUBARTICULAR_OFFSET_MM,
-        shift_mm=(3.0, 3.0, 2.0),
+        shift_mm=(3.0, 3.0, 5.0),
         thin_axis=2,
         where="10 mm to the side of the canal's centre and 5 mm in front, on the nearest slice of the block that covers it best",
     ),
