@@ -5,16 +5,12 @@ Nothing heavy is imported here before a study is analysed: a wrong path or a ful
 
 from __future__ import annotations
 
-import os
-import signal
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,18 +21,15 @@ from monai_spine.inputs import StudyInput, find_studies
 from monai_spine.report import DEFAULT_FORMATS, write_cohort, write_result
 from monai_spine.settings import Settings
 from monai_spine.store import ExistingResults, ResultsFolder, study_names
+from monai_spine.workers import in_processes
 
 if TYPE_CHECKING:
     from monai_spine.result import StudyResult
 
-__all__ = ["BatchOptions", "BatchOutcome", "BatchProgress", "Failure", "WorkerError", "run_batch"]
+__all__ = ["BatchOptions", "BatchOutcome", "BatchProgress", "Failure", "run_batch"]
 
 PARTLY_FAILED = 5
 _COMMON = 4
-
-
-class WorkerError(SpineError):
-    """A worker process died."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +213,7 @@ def _analyse_all(run: _Run, tasks: Sequence[_Task]) -> Iterator[BatchProgress]:
 
     check_models(run.settings.bundles, device=run.settings.device)
     if run.options.jobs > 1 and len(tasks) > 1:
-        yield from _analyse_in_processes(run, tasks)
+        yield from in_processes(partial(_last_step, run), tasks, jobs=run.options.jobs)
     else:
         for task in tasks:
             yield from _analyse(run, task)
@@ -257,33 +250,9 @@ def _disk_is_at_fault(error: Exception) -> bool:
     return isinstance(error, OutputError) and isinstance(error.__cause__, OSError)
 
 
-def _analyse_in_processes(run: _Run, tasks: Sequence[_Task]) -> Iterator[BatchProgress]:
-    jobs = min(run.options.jobs, len(tasks))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(jobs,)) as pool:
-        futures = [pool.submit(_last_step, run, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise WorkerError(
-                f"One of {jobs} worker processes was ended from outside, most likely for want of memory. "
-                "Finished studies are kept: go on with --resume and fewer --jobs."
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _last_step(run: _Run, task: _Task) -> BatchProgress:
     """What a worker process does with a study; `load_models` keeps its models for the next one."""
     return list(_analyse(run, task))[-1]
-
-
-def _start_worker(jobs: int) -> None:
-    """Share the cores; leave Ctrl-C to the parent, which lets the studies at work end."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def _failure(task: _Task, error: Exception) -> Failure:

@@ -78,7 +78,7 @@ def _group(help_text: str, name: str | None = None) -> typer.Typer:
 
 
 app = _group("Graded findings from lumbar spine MRI. For research use, not for diagnosis.", "monai-spine")
-prepare_app = _group("Write a data set in the layout that training reads.")
+prepare_app = _group("Write a data set in the layout that training reads: a real one from DATA, or a simulated one from nothing.")
 weights_app = _group("List the bundles and check their weights.")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(weights_app, name="weights")
@@ -128,7 +128,7 @@ def analyze(
 
 @app.command(no_args_is_help=True)
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A study, or a folder of studies.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", readable=False, help="A study, or a folder of studies.")],
     series: SeriesChoice = None,
     series_table: SeriesTable = None,
     role: NiftiRole = None,
@@ -157,9 +157,9 @@ def inspect(
 
 @app.command(no_args_is_help=True)
 def phantom(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the studies.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", file_okay=False, help="A new folder for the studies.")],
     studies: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 0,
     jobs: Jobs = 1,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -223,7 +223,7 @@ def weights_record(
 
 @prepare_app.command("lumbar_volumes", no_args_is_help=True)
 def prepare_lumbar_volumes(data: Data, output: Output, debug: Debug = False) -> None:
-    """Real sagittal volumes with label maps, for the localiser."""
+    """DATA: real sagittal volumes with label maps, for the localiser."""
     from monai_spine.studies import lumbar_volumes
 
     typer.echo(lumbar_volumes.prepare(data, output))
@@ -235,12 +235,12 @@ def prepare_phantom(
     training: Annotated[int, typer.Option(min=0, help="Studies to train on.")] = 400,
     validation: Annotated[int, typer.Option(min=0, help="Studies to validate on.")] = 50,
     test: Annotated[int, typer.Option(min=0, help="Studies to test on.")] = 0,
-    seed: Annotated[int, typer.Option(help="Sets with different seeds share no patient.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Sets with different seeds share no patient.")] = 0,
     jobs: Jobs = 1,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Simulated studies, made in place: no DICOM is written on the way. Cases that are there already are kept."""
+    """No DATA: studies are simulated on the spot, without DICOM on the way. Cases that are there already are kept."""
     from monai_spine.console import counted_reporter
     from monai_spine.phantom import prepare_phantom as simulate
 

@@ -55,9 +55,10 @@ Bundles = Annotated[
 BundleNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Bundles to check. Default: all.")]
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.")]
 Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help="Studies: DICOM folders, zips, NIfTI files; or a folder of studies.")
+    list[Path],
+    typer.Argument(metavar="INPUT", readable=False, help="Studies: DICOM folders, zips, NIfTI files; or a folder of studies."),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for what is written.")]
+Output = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for what is written.")]
 SeriesChoice = Annotated[
     list[str] | None,
     typer.Option("--series", metavar="ROLE=UID", help="Take this series for a role, e.g. sagittal_t2=1.2.3. Repeatable."),

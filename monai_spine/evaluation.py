@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_spine.anatomy import Condition
+from monai_spine.errors import TableError
 from monai_spine.studies.rsna2024 import read_solution
 from monai_spine.studies.submissions import read_submission
 from monai_spine.training.calibration import ReliabilityBin, expected_calibration_error, reliability_table
@@ -61,6 +62,10 @@ def evaluate_tables(solution_path: Path | str, submission_path: Path | str, *, c
     """
     solution = read_solution(solution_path)
     rows = match_rows(solution, read_submission(submission_path), names=(str(solution_path), str(submission_path)))
+    if not rows.weight.any():
+        raise TableError(
+            f"Every label of {solution_path} has the weight 0: there is nothing to score. The official ones are 1, 2, 4."
+        )
     return Evaluation(
         solution=str(solution_path),
         submission=str(submission_path),

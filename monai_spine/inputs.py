@@ -108,7 +108,9 @@ def _study(place: _Place) -> StudyInput:
     if len(place.keys) != 1:
         return StudyInput(place.folder, place.folder)
     (key,) = place.keys
-    return StudyInput(key, key) if isinstance(key, Path) else StudyInput(place.folder, _home(place), key or None)
+    if isinstance(key, str):
+        return StudyInput(place.folder, _home(place), key or None)
+    return StudyInput(place.folder, place.folder) if key.is_dir() else StudyInput(key, key)
 
 
 def _home(place: _Place) -> Path:

@@ -224,7 +224,10 @@ def _verified_bytes(bundle: Bundle, name: str) -> bytes:
     if not path.is_file():
         raise WeightsError(f"Bundle {bundle.name} has no weights at {path}. Train it (docs/README.md), or restore the file.")
     stated = bundle.weights_sha256.get(name)
-    contents = path.read_bytes()
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}. Check its permissions, or restore the file.") from error
     found = hashlib.sha256(contents).hexdigest()
     if stated is None:
         raise WeightsError(

@@ -9,6 +9,7 @@ The sense of left and right was not kept by the sets' authors; nothing with a si
 from __future__ import annotations
 
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from scipy.spatial import QhullError
 
 from monai_spine.anatomy import LEVELS, Level, Vertebra
 from monai_spine.errors import OutputError, UnreadableInputError
@@ -48,12 +51,16 @@ def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
         Path of the data list.
 
     Raises:
-        UnreadableInputError: The folder holds no volume with a label map.
+        UnreadableInputError: The folder holds no volume with a label map, or a file that cannot be used.
         OutputError: Nothing can be written there.
     """
+    if not Path(data_dir).is_dir():
+        raise UnreadableInputError(f"{data_dir} does not exist, or is no folder. Name the folder of the data set lumbar_volumes.")
     names = sorted(path.name.removesuffix("_labels.nii.gz") for path in Path(data_dir).glob("*_labels.nii.gz"))
     if not names:
         raise UnreadableInputError(f"{data_dir} holds no NAME_labels.nii.gz. Name the folder of the data set lumbar_volumes.")
+    for name in names:
+        _check_name(Path(data_dir), name)
     cases = [_prepare_case(Path(data_dir), name, Path(out_dir)) for name in names]
     patients = {case.case: case.patient for case in cases}
     return write_datalist(out_dir, study=STUDY, source="real", cases=cases, splits=split_by_patient(patients))
@@ -77,20 +84,30 @@ def split_by_patient(patients: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _prepare_case(data_dir: Path, name: str, out_dir: Path) -> PreparedCase:
-    if not re.fullmatch(r"(VB1|VB2|VB3|IVD)_\w+", name):
-        raise UnreadableInputError(f"{name!r} is of no known set (VB1, VB2, VB3, IVD). Remove it from {data_dir}.")
-    image = nib.load(data_dir / f"{name}.nii.gz")
-    labels = nib.load(data_dir / f"{name}_labels.nii.gz")
-    values = np.asarray(labels.dataobj)
+    image, voxels = _read(data_dir / f"{name}.nii.gz")
+    labels, values = _read(data_dir / f"{name}_labels.nii.gz")
+    if voxels.shape != values.shape or not np.allclose(image.affine, labels.affine, atol=1e-2):
+        raise UnreadableInputError(
+            f"{data_dir / name}: the volume ({voxels.shape}) and its labels ({values.shape}) lie on different grids. "
+            "Restore both from the set."
+        )
     clouds = {
         body: mask_points(values == value, labels.affine) for body, value in _BODY_VALUES.items() if (values == value).any()
     }
-    discs = _labelled_discs(values, labels.affine) or _discs_between(clouds)
-    estimated_disc = _estimated_disc(clouds, discs)
-    canals = _estimated_canals(clouds, {**discs, **estimated_disc})
+    try:
+        discs = _labelled_discs(values, labels.affine) or _discs_between(clouds)
+        estimated_disc = _estimated_disc(clouds, discs)
+        canals = _estimated_canals(clouds, {**discs, **estimated_disc})
+    except (QhullError, ValueError) as error:
+        raise UnreadableInputError(
+            f"{data_dir / name}_labels.nii.gz: its bodies let no disc be placed ({str(error).splitlines()[0]}). "
+            "Restore it from the set."
+        ) from error
+    if not clouds and not discs:
+        raise UnreadableInputError(f"{data_dir / name}_labels.nii.gz marks no vertebra and no disc. Restore it from the set.")
     folder = Path("volumes") / name
     masked = tuple(body for body in _MASKED if body in clouds)
-    _save(image, np.asarray(image.dataobj), out_dir / folder / "sagittal_0.nii")
+    _save(image, voxels, out_dir / folder / "sagittal_0.nii")
     if masked:
         _save(labels, np.where(values <= len(_MASKED), values, 0).astype(np.uint8), out_dir / folder / "sagittal_0_bodies.nii.gz")
     return PreparedCase(
@@ -109,6 +126,23 @@ def _prepare_case(data_dir: Path, name: str, out_dir: Path) -> PreparedCase:
         vertebrae={body: _mean(cloud) for body, cloud in clouds.items()},
         estimated=tuple([f"disc {level.label}" for level in estimated_disc] + [f"canal {level.label}" for level in canals]),
     )
+
+
+def _check_name(data_dir: Path, name: str) -> None:
+    """Refuse a volume before anything is written."""
+    if not re.fullmatch(r"(VB1|VB2|VB3|IVD)_\w+", name):
+        raise UnreadableInputError(f"{name!r} is of no known set (VB1, VB2, VB3, IVD). Remove it from {data_dir}.")
+    if not (data_dir / f"{name}.nii.gz").is_file():
+        raise UnreadableInputError(f"{data_dir} holds labels of {name}, but no {name}.nii.gz. Restore it from the set.")
+
+
+def _read(path: Path) -> tuple[Any, npt.NDArray[Any]]:
+    """A NIfTI file and its voxels as stored."""
+    try:
+        image = nib.load(path)
+        return image, np.asarray(image.dataobj)
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise UnreadableInputError(f"{path} cannot be read as NIfTI ({error}). Restore it from the set.") from error
 
 
 def _save(like: Any, array: npt.NDArray[Any], path: Path) -> None:

@@ -343,7 +343,7 @@ def test_a_worker_that_dies_is_told_from_a_bad_study(run, tmp_path, monkeypatch)
             future.set_exception(BrokenProcessPool())
             return future
 
-    monkeypatch.setattr("monai_spine.batch.ProcessPoolExecutor", DyingPool)
+    monkeypatch.setattr("monai_spine.workers.ProcessPoolExecutor", DyingPool)
     result = run("analyze", _two_studies(tmp_path / "studies"), "-o", tmp_path / "out", "--jobs", 2)
     assert result.exit_code == 1
     assert "worker processes was ended from outside" in result.stderr

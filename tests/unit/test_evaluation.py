@@ -12,7 +12,14 @@ import pytest
 from monai_spine.anatomy import TARGETS, Condition, Severity
 from monai_spine.errors import TableError
 from monai_spine.evaluation import evaluate_tables, format_evaluation
-from monai_spine.studies.rsna2024 import StudyLabels, SubmissionRow, write_submission, write_train_tables
+from monai_spine.studies.rsna2024 import (
+    StudyLabels,
+    SubmissionRow,
+    read_train,
+    solution_from_train,
+    write_submission,
+    write_train_tables,
+)
 
 
 def write_tables(folder: Path, *, studies: int = 4, labelled: str = "") -> tuple[Path, Path]:
@@ -48,6 +55,14 @@ def test_a_part_without_labels_is_named_and_no_score_is_made_up(tmp_path: Path) 
     text = format_evaluation(evaluate_tables(*write_tables(tmp_path, labelled="subarticular"), calibration=True))
     assert "No label for spinal, foraminal, any_severe_spinal: the score is not defined." in text
     assert "nan" not in text
+
+
+def test_weights_of_zero_are_no_solution(tmp_path: Path) -> None:
+    solution, submission = write_tables(tmp_path)
+    long = solution_from_train(read_train(solution)).assign(sample_weight=0)
+    long.to_csv(tmp_path / "long.csv", index=False)
+    with pytest.raises(TableError, match=r"Every label of .*long\.csv has the weight 0: there is nothing to score"):
+        evaluate_tables(tmp_path / "long.csv", submission)
 
 
 def test_calibration_has_one_table_for_each_condition(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_an_unreadable_folder_or_file_costs_no_other_study(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(Path, "open", open_)
-    assert [found.home.relative_to(tmp_path).parts[0] for found in find_studies(tmp_path)] == ["s1", "s2", "s3"]
+    assert _homes(tmp_path) == [tmp_path / "s1", tmp_path / "s2", tmp_path / "s3"]
     for name in ("s1", "s2"):
         with pytest.raises(UnreadableInputError, match="cannot be opened: Permission denied"), open_study(tmp_path / name):
             pass

@@ -54,7 +54,58 @@ def test_a_fifth_of_the_patients_is_held_out_and_no_patient_is_split():
     assert splits == split_by_patient(dict(reversed(patients.items())))
 
 
+def _write_case(folder, values, name="VB3_99"):
+    folder.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(np.ones((40, 40, 40), np.int16), np.eye(4)), folder / f"{name}.nii.gz")
+    nib.save(nib.Nifti1Image(values.astype(np.uint8), np.eye(4)), folder / f"{name}_labels.nii.gz")
+    return folder
+
+
+def _two_voxels():
+    values = np.zeros((40, 40, 40))
+    values[5, 5, 5], values[5, 5, 25] = 1, 2
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((40, 40, 40)), r"VB3_99_labels\.nii\.gz marks no vertebra and no disc"),
+        (
+            np.zeros((40, 40, 39)),
+            r"VB3_99: the volume \(\(40, 40, 40\)\) and its labels \(\(40, 40, 39\)\) lie on different grids",
+        ),
+        (_two_voxels(), r"VB3_99_labels\.nii\.gz: its bodies let no disc be placed \(.*Restore it from the set"),
+    ],
+)
+def test_a_label_map_that_says_nothing_is_refused_by_name(tmp_path, values, message):
+    with pytest.raises(UnreadableInputError, match=message):
+        prepare(_write_case(tmp_path / "data", values), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_or_foreign_is_refused_before_anything_is_written(tmp_path):
+    data = _write_case(tmp_path / "data", np.zeros((40, 40, 40)))
+    _write_case(data, np.zeros((40, 40, 40)), name="XX_1")
+    with pytest.raises(UnreadableInputError, match="'XX_1' is of no known set"):
+        prepare(data, tmp_path / "out")
+    (data / "VB3_99.nii.gz").unlink()
+    with pytest.raises(UnreadableInputError, match=r"labels of VB3_99, but no VB3_99\.nii\.gz"):
+        prepare(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["VB3_99.nii.gz", "VB3_99_labels.nii.gz"])
+def test_a_cut_file_is_named(tmp_path, name):
+    data = _write_case(tmp_path / "data", np.random.default_rng(0).integers(0, 9, (40, 40, 40)))
+    (data / name).write_bytes((data / name).read_bytes()[:60])
+    with pytest.raises(UnreadableInputError, match=rf"{name} cannot be read as NIfTI"):
+        prepare(data, tmp_path / "out")
+
+
 def test_a_folder_without_volumes_is_refused(tmp_path):
+    with pytest.raises(UnreadableInputError, match="does not exist, or is no folder"):
+        prepare(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(UnreadableInputError, match="holds no NAME_labels"):
         prepare(tmp_path, tmp_path / "out")
 

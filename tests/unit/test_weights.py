@@ -52,6 +52,15 @@ def test_altered_weights_are_refused(folder: Path) -> None:
         find_bundle(NAME, folder).network()
 
 
+def test_weights_that_may_not_be_read_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(WeightsError, match=r"model\.pt cannot be read: Permission denied\. Check its permissions"):
+        verify_bundle(find_bundle(NAME, folder))
+
+
 def test_missing_weights_are_named(folder: Path) -> None:
     (folder / NAME / "models" / "model.pt").unlink()
     with pytest.raises(WeightsError, match=r"has no weights at .*model\.pt"):
