@@ -140,8 +140,9 @@ def inspect(
 
     from monai_spine.listings import inspect_all, role_lines, roles_json
 
-    failed, contents = False, []
+    count, failed, contents = 0, False, []
     for found in inspect_all(source, settings_from(series=series, series_table=series_table, role=role)):
+        count += 1
         if isinstance(found, SpineError):
             failed = True
             typer.echo(f"Error: {found}", err=True)
@@ -150,7 +151,7 @@ def inspect(
         else:
             typer.echo("\n".join(role_lines(*found)))
     if as_json:
-        typer.echo(json.dumps(contents[0] if len(contents) == 1 else contents, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(contents[0] if count == 1 else contents, indent=2, ensure_ascii=False))
     if failed:
         raise typer.Exit(PARTLY_FAILED)
 

@@ -107,7 +107,7 @@ def _read_header(path: Path) -> Elements:
     if header is None:
         raise NotAnImageError("not DICOM: it lacks the mark of the format")
     if header.media_class == _MEDIA_STORAGE_DIRECTORY:
-        raise NotAnImageError("a DICOMDIR: an index of files, no image")
+        raise NotAnImageError("a DICOMDIR: an index of files, no image; the folder that it lies in is the input")
     if not (header.get("Rows") and header.get("Columns")):
         is_image = (_text(header, "SOPClassUID") or header.media_class) in _MODALITY_OF_CLASS
         raise (BrokenImageError if is_image else NotAnImageError)(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from monai_spine.anatomy import Condition, Level, Severity, Side, Target
 from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to_slice
-from monai_spine.errors import OutsideFieldOfViewError, WeightsError
+from monai_spine.errors import AnatomyError, OutsideFieldOfViewError, WeightsError
 from monai_spine.foramina import foraminal_offset_mm, foraminal_shift_mm
 from monai_spine.geometry import Point
 from monai_spine.placement import ColumnFrame, column_frames
@@ -96,9 +96,13 @@ def load_grader(bundle: Bundle, device: str = "cpu") -> Grader:
     Raises:
         WeightsError: Its weights or its `inference.json` cannot be used.
     """
+    try:
+        condition = Condition.parse(str(bundle.config("condition")))
+    except AnatomyError as error:
+        raise WeightsError(f"Bundle {bundle.name} grades what nobody knows: {error} Correct its inference.json.") from error
     return Grader(
         bundle=bundle,
-        condition=Condition.parse(str(bundle.config("condition"))),
+        condition=condition,
         spec=CropSpec.from_config(bundle.config("crop")),
         network=bundle.network(device),
         device=device,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_spine import __version__
-from monai_spine.errors import SpineError
+from monai_spine.errors import SpineError, WeightsError
 from monai_spine.inputs import find_studies
 from monai_spine.series import SeriesRole, assign_roles
 from monai_spine.settings import Settings
@@ -98,6 +98,8 @@ def verified_lines(folder: Path | None, names: Sequence[str]) -> list[str]:
         WeightsError: A bundle or weight file is missing, or is not the one that the metadata name.
     """
     bundles: Sequence[Bundle] = [find_bundle(name, folder) for name in names] or find_bundles(folder)
+    if not bundles:
+        raise WeightsError(f"There is no bundle in {bundle_folder(folder)}: nothing was checked. Choose a folder with --bundles.")
     hashes = ((bundle.name, file, digest) for bundle in bundles for file, digest in verify_bundle(bundle).items())
     return [f"{name}/{file}: ok, sha256 {digest[:12]}…" for name, file, digest in hashes]
 

@@ -167,7 +167,8 @@ def _noticed(volumes: Volumes) -> tuple[str, ...]:
 
 
 def frame_flags(study: Study, roles: Sequence[SeriesRole], reference_uid: str | None) -> tuple[str, ...]:
-    """A warning for each used series that lies in another frame of reference than the one on which the levels were found.
+    """A warning for each used series that lies in another frame of reference than the one on which the levels were found, or in
+    several.
 
     Points are carried from one series to the others by their millimetres, which is right only where these have one origin
     (PS3.3 C.7.4.1.1.1). A header without FrameOfReferenceUID raises no warning.
@@ -175,10 +176,16 @@ def frame_flags(study: Study, roles: Sequence[SeriesRole], reference_uid: str | 
     frames = {series.series_instance_uid: _frames(series) for series in study.series}
     titles = {series.series_instance_uid: series.title for series in study.series}
     origin = frames.get(reference_uid or "", set())
-    return tuple(
+    used = [role.series_instance_uid for role in roles if role.used]
+    several = tuple(
+        f"{titles[uid]} has slices in {len(frames[uid])} frames of reference (FrameOfReferenceUID): they may not share an origin"
+        for uid in used
+        if len(frames[uid]) > 1
+    )
+    return several + tuple(
         f"{titles[uid]} and {titles[str(reference_uid)]}, on which the levels were found, have different frames of reference "
         "(FrameOfReferenceUID): they may not share an origin, so check that the findings on the former lie at their levels"
-        for uid in (role.series_instance_uid for role in roles if role.used)
+        for uid in used
         if origin and frames[uid] and not frames[uid] <= origin
     )
 

@@ -34,6 +34,16 @@ class Settings:
     nifti_role: Role | None = None
     levels: tuple[Level, ...] = LEVELS
 
+    def __post_init__(self) -> None:
+        """Take the names of levels and roles for what they name.
+
+        Raises:
+            AnatomyError, SeriesSelectionError: There is no such level or role.
+        """
+        object.__setattr__(self, "levels", tuple(Level.parse(level) for level in self.levels))
+        object.__setattr__(self, "series", {parse_role(role): uid for role, uid in self.series.items()})
+        object.__setattr__(self, "nifti_role", None if self.nifti_role is None else parse_role(self.nifti_role))
+
     def to_json(self) -> dict[str, Any]:
         """The choices as they are recorded in every result."""
         return {

@@ -216,6 +216,8 @@ def _open(root: Path) -> Bundle:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read ({error}). Restore the bundle from its release.") from error
+    if not isinstance(metadata, dict):
+        raise WeightsError(f"{path} holds no JSON object, so it is no bundle's metadata. Restore the bundle from its release.")
     return Bundle(name=root.name, root=root, metadata=metadata)
 
 

@@ -13,13 +13,19 @@ from pydicom.dataset import Dataset
 from monai_spine import __version__
 from monai_spine.errors import OutputError
 
-__all__ = ["MANUFACTURER", "SourceSeries", "equipment", "highdicom_modules", "read_headers"]
+__all__ = ["MANUFACTURER", "CannotReferError", "SourceSeries", "equipment", "highdicom_modules", "read_headers"]
 
 MANUFACTURER = "monai_spine"
 
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "FrameOfReferenceUID")
 _EMPTY_TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
                  "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
+
+
+class CannotReferError(OutputError):
+    """DICOM was asked for, and the study's images cannot be referred to."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,14 @@ def read_headers(files: Mapping[str, Path]) -> dict[str, SourceSeries]:
     them; nothing else is.
 
     Raises:
-        OutputError: A header lacks what a reference needs, or a series has several frames of reference.
+        CannotReferError: A header lacks what a reference needs, or a series has several frames of reference.
     """
     found: dict[str, list[Dataset]] = {}
     for path in dict.fromkeys(files.values()):
         header = pydicom.dcmread(path, stop_before_pixels=True)
         missing = [name for name in _NEEDED if not header.get(name)]
         if missing:
-            raise OutputError(f"{path.name} cannot be referred to: it lacks {', '.join(missing)}. Leave out seg and sr.")
+            raise CannotReferError(f"{path.name} cannot be referred to: it lacks {', '.join(missing)}. Leave out seg and sr.")
         for name in _EMPTY_TYPE_2:
             if name not in header:
                 setattr(header, name, None)
@@ -57,7 +63,7 @@ def _one_frame(uid: str, headers: Iterable[Dataset]) -> SourceSeries:
     headers = tuple(headers)
     frames = {str(header.FrameOfReferenceUID) for header in headers}
     if len(frames) > 1:
-        raise OutputError(
+        raise CannotReferError(
             f"Series {uid} has {len(frames)} frames of reference, so a point has no one place in it. Leave out seg and sr."
         )
     return SourceSeries(uid, frames.pop(), headers)

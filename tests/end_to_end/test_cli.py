@@ -75,6 +75,15 @@ def test_inspect_gives_json(run, study):
     assert all(series["used"] and series["reason"] and series["files"] == 5 for series in content["series"])
 
 
+def test_inspect_gives_a_list_for_a_batch_however_many_can_be_read(run, tmp_path):
+    write_study(tmp_path / "good", [SAGITTAL_T2])
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04")
+    result = run("inspect", tmp_path, "--json")
+    assert result.exit_code == 5
+    (only,) = json.loads(result.stdout)
+    assert only["study"]["source"] == str(tmp_path / "good")
+
+
 def test_inspect_works_without_torch(study):
     code = (
         "import sys; sys.modules.update(torch=None, monai=None); from monai_spine.cli import app;"
@@ -322,6 +331,12 @@ def test_weights_are_listed_and_verified(run):
     assert result.stdout.count("models/model.pt: ok") == 4
     assert run("weights", "verify", "lumbar_level_localization").stdout.count(": ok") == 1
     assert run("weights", "verify", "no_such_bundle").exit_code == 4
+
+
+def test_a_folder_without_bundles_is_not_taken_for_verified(run, tmp_path):
+    result = run("weights", "verify", "--bundles", tmp_path)
+    assert result.exit_code == 4
+    assert "There is no bundle in" in result.stderr
 
 
 def test_results_inside_the_input_are_not_taken_for_studies(run, tmp_path):

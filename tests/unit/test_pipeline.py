@@ -16,7 +16,14 @@ from tiny_studies import ALL_SERIES, AXIAL_T2, SAGITTAL_T1, SAGITTAL_T2, SeriesS
 
 import monai_spine.pipeline
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level
-from monai_spine.errors import LevelsNotFoundError, SeriesSelectionError, StudyError, UnreadableInputError, VolumeGeometryError
+from monai_spine.errors import (
+    AnatomyError,
+    LevelsNotFoundError,
+    SeriesSelectionError,
+    StudyError,
+    UnreadableInputError,
+    VolumeGeometryError,
+)
 from monai_spine.pipeline import Analysis, Models, Progress, Settings, analyze, analyze_study, load_models
 from monai_spine.result import StudyResult
 from monai_spine.series import Role
@@ -105,6 +112,15 @@ def test_series_that_are_not_used_are_never_read(tmp_path, models):
         file.write_bytes(file.read_bytes()[:-4000])
     used = [role.used for role in analyze(folder, models=models).result.series]
     assert sorted(used) == [False, True, True, True]
+
+
+def test_settings_take_names_for_what_they_name():
+    named = Settings(levels=("l4_l5", "L5/S1"), series={"sagittal_t2": "1.2"}, nifti_role="axial_t2")
+    assert named == Settings(levels=(Level.L4_L5, Level.L5_S1), series={Role.SAGITTAL_T2: "1.2"}, nifti_role=Role.AXIAL_T2)
+    with pytest.raises(AnatomyError, match="Unknown level 'L4/L6'"):
+        Settings(levels=("L4/L6",))
+    with pytest.raises(SeriesSelectionError, match="Unknown role 'axial'"):
+        Settings(series={"axial": "1.2"})
 
 
 def test_a_chosen_series_is_taken_whatever_the_headers_say(study, models):
@@ -274,6 +290,15 @@ def test_a_damaged_file_is_mentioned_as_a_slice_may_be_missing(tmp_path, models)
     (folder / "README").write_text("no image, and no slice")
     (flag,) = analyze(folder, models=models).result.flags
     assert flag.startswith("files left out, so that slices may be missing: series_2/1.dcm: ")
+
+
+def test_a_series_in_two_frames_of_reference_is_mentioned(tmp_path, models, study):
+    folder = shutil.copytree(study, tmp_path / "study")
+    data = pydicom.dcmread(folder / "series_2" / "4.dcm")
+    data.FrameOfReferenceUID = "1.2.3.4"
+    data.save_as(folder / "series_2" / "4.dcm")
+    (flag,) = analyze(folder, models=models).result.flags
+    assert flag.startswith("series 2 'SAG T2 TSE' has slices in 2 frames of reference")
 
 
 def test_series_in_another_frame_of_reference_are_mentioned(tmp_path, models, study):

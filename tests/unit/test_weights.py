@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from monai_spine.errors import WeightsError
+from monai_spine.grades import load_grader
 from monai_spine.weights import Bundle, bundle_folder, bundle_root, find_bundle, find_bundles, record_weights, verify_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,6 +60,20 @@ def test_weights_that_may_not_be_read_are_named(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "read_bytes", denied)
     with pytest.raises(WeightsError, match=r"model\.pt cannot be read: Permission denied\. Check its permissions"):
         verify_bundle(find_bundle(NAME, folder))
+
+
+@pytest.mark.parametrize(("content", "why"), [("{", "cannot be read"), ("[]", "holds no JSON object")])
+def test_metadata_that_are_none_are_refused(folder: Path, content: str, why: str) -> None:
+    (folder / NAME / "configs" / "metadata.json").write_text(content)
+    with pytest.raises(WeightsError, match=rf"metadata\.json {why}.*Restore the bundle"):
+        find_bundles(folder)
+
+
+def test_a_bundle_for_an_unknown_condition_is_no_fault_of_the_study(folder: Path) -> None:
+    path = folder / NAME / "configs" / "inference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "condition": "gout"}))
+    with pytest.raises(WeightsError, match="grades what nobody knows: Unknown condition 'gout'"):
+        load_grader(find_bundle(NAME, folder))
 
 
 def test_missing_weights_are_named(folder: Path) -> None:
