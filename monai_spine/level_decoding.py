@@ -15,7 +15,7 @@ from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidat
 from monai_spine.level_sequence import STANDARD_PRIOR, ColumnPrior, Numbering, number_column
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 
-__all__ = ["SURE", "decode_levels", "is_sure"]
+__all__ = ["SURE", "decode_levels"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,11 +84,6 @@ def _refined(channel: npt.NDArray[np.float32], candidate: Candidate, affine: Aff
     """Centre of a named disc in its own map, which is sharper than the sum of all; the candidate's where that map is silent."""
     point, strength = peak_near(channel, affine, around_ras_mm=candidate.point_ras_mm, reach_mm=_REFINE_REACH_MM)
     return np.asarray(point if strength > _REFINE_THRESHOLD else candidate.point_ras_mm)
-
-
-def is_sure(levels: Levels) -> bool:
-    """Whether all five discs were found, none with low confidence."""
-    return len(levels.levels) == len(LEVELS) and all(level.confidence >= SURE for level in levels.levels)
 
 
 def _confidence(numbering: Numbering, level: int) -> float:

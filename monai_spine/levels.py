@@ -92,9 +92,9 @@ class Levels:
 def localize_levels(volumes: Sequence[Volume], bundle: Bundle, *, device: str = "cpu", network: Any = None) -> Levels:
     """Find the levels on the sagittal volumes of one study.
 
-    The first volume is asked first; the others only if it does not show all five discs surely. The column with the greatest
-    sum of confidences is taken whole: points of several series are never mixed. Points hold for every series of the frame of
-    reference.
+    Every volume is asked. The column with the greatest sum of confidences is taken whole, the first of equals: where one
+    contrast leads to a wrong number, the other mostly does not, and is the surer. Points of several series are never mixed;
+    they hold for every series of the frame of reference.
 
     Args:
         volumes: Sagittal volumes of one frame of reference, the preferred one (T2) first.
@@ -106,7 +106,6 @@ def localize_levels(volumes: Sequence[Volume], bundle: Bundle, *, device: str = 
         LevelsNotFoundError: No volume shows a lumbar column.
         WeightsError: The bundle cannot be run.
     """
-    from monai_spine.level_decoding import is_sure
     from monai_spine.level_inference import LevelLocalizer
 
     if not volumes:
@@ -121,9 +120,6 @@ def localize_levels(volumes: Sequence[Volume], bundle: Bundle, *, device: str = 
             found.append(localizer(volume))
         except LevelsNotFoundError as error:
             failures.append(error)
-            continue
-        if is_sure(found[-1]):
-            return found[-1]
     if not found:
         raise failures[0]
     return max(found, key=lambda column: sum(level.confidence for level in column.levels))

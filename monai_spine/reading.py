@@ -17,7 +17,7 @@ from monai_spine.volume import Volume, load_nifti, load_picture, load_series
 __all__ = ["LOCALIZED_ON", "ReadSeries", "frame_flags", "read_used"]
 
 LOCALIZED_ON = (Role.SAGITTAL_T2, Role.SAGITTAL_T1, Role.SAGITTAL)
-"""Levels are found on the first of these that shows them all surely; on the best one where none does."""
+"""Levels are found on each of these; the surest column is taken, the first of equals."""
 
 MIN_EXTENT_MM, MAX_EXTENT_MM = 40.0, 2000.0
 """A scan must show two neighbouring discs; no scanner is longer than two metres."""

@@ -21,7 +21,10 @@ from monai_spine.training.datalists import BODIES, POINT_NAMES
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "bundles" / "lumbar_level_localization"
 CONFIGS = BUNDLE / "configs"
-SMALL = ["--window", "[4,32,64]", "--samples_per_epoch", "4", "--batch_size", "2", "--val_limit", "2", "--val_interval", "1", "--num_threads", "1"]
+SMALL = [
+    "--window", "[4,32,64]", "--samples_per_epoch", "4", "--batch_size", "2",
+    "--val_limit", "2", "--val_interval", "1", "--num_threads", "1",
+]  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 
 

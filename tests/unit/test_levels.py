@@ -12,7 +12,7 @@ from monai_spine.anatomy import LEVELS, Level, Vertebra
 from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis, invert_affine
 from monai_spine.level_candidates import LocalizerMaps, find_candidates
-from monai_spine.level_decoding import decode_levels, is_sure
+from monai_spine.level_decoding import SURE, decode_levels
 from monai_spine.level_inference import LevelLocalizer, maps_of
 from monai_spine.levels import localize_levels
 from monai_spine.training.localizer_transforms import heatmaps
@@ -54,7 +54,7 @@ def test_every_level_is_found_within_a_millimetre():
         assert found.confidence > 0.9
         assert found.series_instance_uid == "1.2.3"
     assert levels.flags == ()
-    assert is_sure(levels)
+    assert all(level.confidence > SURE for level in levels.levels)
 
 
 def test_bodies_are_labelled_as_the_column_is_numbered():
@@ -200,6 +200,19 @@ def test_no_level_is_named_outside_the_scan(localizer):
 def test_without_a_volume_there_are_no_levels():
     with pytest.raises(LevelsNotFoundError, match="no sagittal volume"):
         localize_levels([], find_bundle("lumbar_level_localization", BUNDLES))
+
+
+def test_the_surer_of_two_columns_is_taken_whole(monkeypatch):
+    columns = {
+        "1": decode_levels(maps_with(drawn(DISCS, [0.4] * 5)), series_instance_uid="1"),
+        "2": decode_levels(maps_with(drawn(DISCS, [0.9] * 5)), series_instance_uid="2"),
+    }
+    monkeypatch.setattr(LevelLocalizer, "__call__", lambda self, volume: columns[volume.series_instance_uid])
+    volumes = [Volume(np.zeros((2, 2, 2)), np.eye(4), series_instance_uid=uid) for uid in columns]
+    bundle = find_bundle("lumbar_level_localization", BUNDLES)
+    for order in (volumes, volumes[::-1]):
+        levels = localize_levels(order, bundle, network=BrightDiscs())
+        assert {level.series_instance_uid for level in levels.levels} == {"2"}
 
 
 def test_a_second_volume_is_asked_when_the_first_shows_nothing():
