@@ -160,7 +160,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         offset_mm=FORAMINAL_OFFSET_MM,
         shift_mm=(3.0, 3.0, 3.0),
         thin_axis=0,
-        epochs=10,
+        epochs=7,
         where="the foramen: 16 mm (L1/L2) to 19 mm (L5/S1) to the side of the canal's centre (found by its fat)",
     ),
     GradingBundle(
