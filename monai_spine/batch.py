@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -143,8 +144,9 @@ def run_batch(
     tasks, failures = _tasks(inputs, output)
     skipped = _finished_before(run, tasks) if options.existing is ExistingResults.RESUME else []
     total, finished = len(tasks) + len(failures), list[str]()
-    with run.folder.made_on_demand():
-        for step in _analyse_all(run, [task for task in tasks if task.study not in skipped]):
+    waiting = [task for task in tasks if task.study not in skipped and not (failures and options.fail_fast)]
+    with run.folder.made_on_demand(), closing(_analyse_all(run, waiting)) as steps:
+        for step in steps:
             if step.failure:
                 failures.append(step.failure)
             elif step.done:
@@ -152,11 +154,17 @@ def run_batch(
             behind = len(skipped) + len(finished) + len(failures) + (0 if step.done else step.fraction)
             yield replace(step, fraction=behind / total)
             if step.failure and options.fail_fast:
-                break
+                steps.close()
+                finished += [task.study for task in waiting if _ended_late(run, task, finished)]
         outcome = BatchOutcome(output, tuple(finished), tuple(skipped), tuple(failures), started)
         if outcome.wrote_tables:
             outcome = replace(outcome, note=_write_tables(run, outcome))
     yield outcome
+
+
+def _ended_late(run: _Run, task: _Task, finished: Sequence[str]) -> bool:
+    """Whether another process finished a study after the one that stopped the run."""
+    return run.options.jobs > 1 and task.study not in finished and run.folder.is_complete(task.study)
 
 
 def _write_tables(run: _Run, outcome: BatchOutcome) -> str:
@@ -206,7 +214,7 @@ def _finished_before(run: _Run, tasks: Sequence[_Task]) -> list[str]:
     return [task.study for task in done]
 
 
-def _analyse_all(run: _Run, tasks: Sequence[_Task]) -> Iterator[BatchProgress]:
+def _analyse_all(run: _Run, tasks: Sequence[_Task]) -> Generator[BatchProgress, None, None]:
     if not tasks:
         return
     from monai_spine.models import check_models

@@ -5,9 +5,11 @@ Exit codes: 0 ok · 1 internal · 2 usage · 3 study unusable · 4 weights · 5 
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +54,8 @@ class _Group(TyperGroup):
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
             what = f"{error.filename}: " if error.filename else ""
             said = f"{what}{error.strerror or error}. Check the path, its permissions, and the space that is left."
             _fail(ctx, error, said, 1)
@@ -251,6 +255,12 @@ def prepare_phantom(
 
 
 def main() -> None:
-    """Entry point of `monai-spine`. A request to end is met like Ctrl-C: temporary files go, finished studies stay."""
+    """Entry point of `monai-spine`.
+
+    A request to end is met like Ctrl-C: temporary files go, finished studies stay. What the terminal cannot show is escaped.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -34,11 +34,12 @@ class StudyInput:
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder, its files, what they are a part of, the folders in it, and the keys of all."""
+    """A folder, its files, of which studies they are, the folders in it; the keys of all, and a series of each folder."""
 
     folder: Path
     files: tuple[Path, ...]
     own: frozenset[_Key]
+    series: frozenset[str]
     below: tuple[_Place, ...]
     keys: frozenset[_Key]
 
@@ -61,9 +62,10 @@ def find_studies(path: str | Path) -> list[StudyInput]:
     if format_of(root) != "folder":
         return [StudyInput(root, root)]
     contents = dict(walk(root, strict=False))
-    keys = {folder: _keys(folder, files, ("nifti", "zip")) for folder, files in contents.items()}
+    uids = {folder: _sample(files) for folder, files in contents.items()}
+    keys = {folder: _keys(folder, contents[folder], uids[folder], ("nifti", "zip")) for folder in contents}
     if not any(keys.values()):
-        keys = {folder: _keys(folder, files, ("picture",)) for folder, files in contents.items()}
+        keys = {folder: _keys(folder, contents[folder], None, ("picture",)) for folder in contents}
     children = defaultdict(list)
     for folder in contents:
         if folder != root:
@@ -71,16 +73,26 @@ def find_studies(path: str | Path) -> list[StudyInput]:
 
     def place(folder: Path) -> _Place:
         below = tuple(map(place, children[folder]))
+        sampled = frozenset((uids[folder] or ())[1:])
         return _Place(
-            folder, tuple(contents[folder] or ()), keys[folder], below, keys[folder].union(*(child.keys for child in below))
+            folder=folder,
+            files=tuple(contents[folder] or ()),
+            own=keys[folder],
+            series=sampled.union(*(child.series for child in below)),
+            below=below,
+            keys=keys[folder].union(*(child.keys for child in below)),
         )
 
     return _split(place(root))
 
 
-def _keys(folder: Path, files: list[Path] | None, loose: tuple[Format, ...]) -> frozenset[_Key]:
+def _sample(files: list[Path] | None) -> tuple[str, str] | None:
+    """Study and series of the first DICOM image."""
+    return next((uids for uids in map(read_uids, files or ()) if uids is not None), None)
+
+
+def _keys(folder: Path, files: list[Path] | None, uids: tuple[str, str] | None, loose: tuple[Format, ...]) -> frozenset[_Key]:
     """Of which studies a folder's own files are; a folder that cannot be read counts, so that it is not passed over."""
-    uids = next((uids for uids in map(read_uids, files or ()) if uids is not None), None)
     if uids is not None:
         return frozenset(uids[:1])
     formats = {file: _format(file) for file in files or ()}
@@ -98,10 +110,16 @@ def _format(file: Path) -> Format | None:
 def _split(place: _Place) -> list[StudyInput]:
     """Go down from a folder until each part holds one study, or cannot be parted."""
     loose = [key for key in place.own if isinstance(key, Path)]
-    shared = len(loose) + sum(len(child.keys) for child in place.below) > len(place.keys)
-    if len(place.keys) <= 1 or place.holds_images or shared:
+    if len(place.keys) <= 1 or place.holds_images or any(_is_spread(key, place.below) for key in place.keys):
         return [_study(place)]
     return [part for child in place.below for part in _split(child)] + [StudyInput(file, file) for file in sorted(loose)]
+
+
+def _is_spread(key: _Key, children: tuple[_Place, ...]) -> bool:
+    """Whether one study lies in several folders. Copies of a study do not count: they are studies by themselves."""
+    holders = [child for child in children if key in child.keys]
+    are_copies = all(len(child.keys) == 1 and child.series & holders[0].series for child in holders)
+    return len(holders) > 1 and not are_copies
 
 
 def _study(place: _Place) -> StudyInput:

@@ -19,6 +19,8 @@ from monai_spine.files import name_of
 __all__ = ["ExistingResults", "OutputFolderError", "ResultsFolder", "foreign_in", "study_names"]
 
 COMPLETE = ".complete"
+MAX_NAME_BYTES = 200
+"""Of a study's folder: file systems take 255, and a suffix comes while it is written."""
 RUN_FILE = "run.json"
 RUN_FILES = ("index.html", "cohort.csv", "submission.csv", "failures.csv", RUN_FILE)
 STUDY_FILES = (COMPLETE, "result.json", "series.json", "grades.csv", "report.html")
@@ -163,7 +165,8 @@ def study_names(homes: Sequence[Path]) -> tuple[str, ...]:
     names: list[str] = []
     for home in homes:
         bare = re.sub(r"(\.nii)?\.[A-Za-z]{2,4}$", "", home.name) if home.is_file() else name_of(home)
-        name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", bare)).strip("._") or "study"
+        clean = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", bare))
+        name = clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip("._") or "study"
         taken = {other.casefold() for other in (*names, *RUN_FILES)}
         number = 1
         candidate = name

@@ -96,7 +96,7 @@ def write_file(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.partial")
     with _writing_to(path, partly=beside):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
         beside.replace(path)
 
 
@@ -163,7 +163,7 @@ def _write_files(result: StudyResult, images: ReportImages, folder: Path, format
 def _write(folder: Path, name: str, content: str | bytes) -> None:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    path.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 def _write_pictures(result: StudyResult, images: ReportImages, folder: Path, formats: tuple[str, ...]) -> None:

@@ -200,6 +200,27 @@ def test_fail_fast_stops_at_the_first_failure(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_fail_fast_sums_up_what_other_processes_finished_meanwhile(run, tmp_path, monkeypatch):
+    studies, out = _two_studies(tmp_path / "studies"), tmp_path / "out"
+    (studies / "c").mkdir()
+
+    def side_by_side(work, items, *, jobs):
+        results = [work(item) for item in items]
+        yield next(result for result in results if result.failure)
+        raise AssertionError("The run goes on.")
+
+    monkeypatch.setattr("monai_spine.batch.in_processes", side_by_side)
+    result = run("analyze", studies, "-o", out, "--formats", "json", "--jobs", 3, "--fail-fast")
+    assert result.exit_code == 5
+    assert json.loads((out / "run.json").read_text())["studies"] == ["a", "b"]
+
+
+def test_fail_fast_does_not_begin_where_an_input_is_missing(run, study, tmp_path):
+    result = run("analyze", study, tmp_path / "nowhere", "-o", tmp_path / "out", "--fail-fast")
+    assert result.exit_code == 3
+    assert not (tmp_path / "out").exists()
+
+
 def test_quiet_says_nothing(run, study, tmp_path):
     result = run("analyze", study, "-o", tmp_path / "out", "--formats", "json", "--quiet")
     assert (result.exit_code, result.output) == (0, "")

@@ -70,6 +70,23 @@ def test_studies_have_the_same_names_alone_and_in_a_batch(tmp_path: Path) -> Non
     assert _homes(tmp_path) == alone == [tmp_path / f"patient_{number}" / f"visit_{number}" for number in (1, 2)]
 
 
+def test_a_copy_of_a_study_costs_no_other_and_is_a_study_by_itself(tmp_path: Path) -> None:
+    for number in (1, 2):
+        _study(tmp_path / f"s{number}", number)
+    shutil.copytree(tmp_path / "s1", tmp_path / "s1 copy")
+    assert _homes(tmp_path) == [tmp_path / "s1", tmp_path / "s1 copy", tmp_path / "s2"]
+
+
+def test_a_study_that_is_spread_over_several_folders_is_not_parted(tmp_path: Path) -> None:
+    for disc in (1, 2):
+        write_stack(tmp_path / f"disc{disc}" / "s", [0, 4], uid=f"1.1.{disc}", StudyInstanceUID="9.1")
+    assert _homes(tmp_path) == [tmp_path]
+    _study(tmp_path / "other", 2)
+    assert _homes(tmp_path) == [tmp_path]
+    with pytest.raises(StudyError, match="holds 2 studies"), open_study(tmp_path):
+        pass
+
+
 def test_a_folder_with_the_files_of_several_series_is_the_studys_own(tmp_path: Path) -> None:
     for series in (1, 2):
         write_stack(tmp_path / "mixed", [0, 4], uid=f"1.2.3.{series}")

@@ -93,6 +93,8 @@ def test_names_keep_the_letters_of_every_language_and_no_two_differ_by_case_alon
     given = ["Müller, Ü", "腰椎", "a", "A"]
     assert study_names([Path("x") / name for name in given]) == ("Müller_Ü", "腰椎", "a", "A_2")
     assert study_names([Path("x") / "__"]) == ("study",)
+    assert study_names([Path("x") / ("椎" * 84)] * 2) == ("椎" * 66, "椎" * 66 + "_2")
+    assert study_names([Path("x") / "M\udcfcller"]) == ("M_ller",)
 
 
 def test_a_study_cannot_take_the_name_of_a_table(tmp_path):
