@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "epochs": EPOCHS,
         "window": [4, 32, 64],
         "samples_per_epoch": 4,
+        "batch_size": 2,
         "val_limit": 1,
         "val_interval": 1,
         "num_threads": 1,
