@@ -21,7 +21,7 @@ from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-__all__ = ["Elements", "is_dicom", "read_elements", "read_whole"]
+__all__ = ["Elements", "first_line", "is_dicom", "read_elements", "read_whole"]
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _GROUP_LENGTH_END = 132
@@ -42,6 +42,7 @@ class Elements:
         pixel_offset: Where uncompressed little-endian pixels begin in the file, in bytes; None where they lie otherwise.
         pixel_bytes: How many bytes of pixels the header names from there.
         has_pixels: False where the file ends before any pixels.
+        transfer_syntax: TransferSyntaxUID of the file's head.
     """
 
     values: Mapping[str, Any]
@@ -50,6 +51,7 @@ class Elements:
     pixel_offset: int | None = None
     pixel_bytes: int = 0
     has_pixels: bool = True
+    transfer_syntax: str = ""
 
     def get(self, keyword: str) -> Any:
         """The value of an element, or None where it is absent or empty."""
@@ -61,6 +63,11 @@ def is_dicom(stream: BinaryIO) -> bool:
     start = stream.read(132)
     stream.seek(0)
     return start[128:] == b"DICM" or (start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) == 132)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the rest of a long message."""
+    return next(iter(str(error).splitlines()), "")[:200] or "no detail"
 
 
 def read_whole(source: Path | BinaryIO, **options: Any) -> Dataset:
@@ -99,10 +106,12 @@ def read_elements(path: Path, keywords: Mapping[int, str], *, sequences: Sequenc
             return found
         stream.seek(0)
         data = read_whole(stream, stop_before_pixels=True, specific_tags=[*map(Tag, keywords), *sequences])
-        has_pixels = _goes_on(stream) or data.file_meta.get("TransferSyntaxUID") == _DEFLATED
+        syntax = str(data.file_meta.get("TransferSyntaxUID", ""))
+        has_pixels = _goes_on(stream) or syntax == _DEFLATED
     values = {keyword: _plain_value(data.get(keyword)) for keyword in keywords.values()}
     groups = {keyword: data[keyword].value for keyword in sequences if data.get(keyword)}
-    return Elements(values, groups, str(data.file_meta.get("MediaStorageSOPClassUID", "")), has_pixels=has_pixels)
+    media_class = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
+    return Elements(values, groups, media_class, has_pixels=has_pixels, transfer_syntax=syntax)
 
 
 def _read_plain(stream: BinaryIO, keywords: Mapping[int, str], sequences: Sequence[int]) -> Elements | None:
@@ -123,7 +132,7 @@ def _read_plain(stream: BinaryIO, keywords: Mapping[int, str], sequences: Sequen
     values = {keyword: _decoded(raws.get(tag), keyword, encodings, little) for tag, keyword in keywords.items()}
     has_pixels = _goes_on(stream)
     offset, length = _pixel_place(stream, syntax)
-    return Elements(values, {}, _ascii(head.get(0x00020002)), offset, length, has_pixels)
+    return Elements(values, {}, _ascii(head.get(0x00020002)), offset, length, has_pixels, syntax)
 
 
 def _goes_on(stream: BinaryIO) -> bool:

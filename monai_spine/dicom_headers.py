@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
-from monai_spine.dicom_elements import Elements, read_elements, read_whole
+from monai_spine.dicom_elements import Elements, first_line, read_elements, read_whole
 from monai_spine.errors import UnreadableInputError, VolumeGeometryError
 from monai_spine.instances import Frame, Instance, PixelLayout, Tags
 from monai_spine.mosaic import mosaic_tiles
@@ -39,17 +38,7 @@ _NAMES = """
 _KEYWORDS = {int(Tag(name)): name for name in _NAMES.split()}
 _SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _Header: TypeAlias = "Elements | Dataset"
-_READ_FAILURES = (
-    InvalidDicomError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    TypeError,
-    UserWarning,
-    ValueError,
-)
+MAX_FRAMES = 10_000
 
 
 class NotAnImageError(UnreadableInputError):
@@ -66,7 +55,7 @@ def read_uids(path: Path) -> tuple[str, str] | None:
     try:
         with disable_value_validation():
             elements = read_elements(path, keywords)
-    except _READ_FAILURES:
+    except Exception:  # as in `read_instance`
         return None
     if elements is None or not elements.get("Rows"):
         return None
@@ -80,7 +69,15 @@ def read_instance(path: Path) -> Instance:
         NotAnImageError: The file is no DICOM, or holds something else than an image.
         BrokenImageError: It is cut off or damaged.
     """
-    header = _read_header(path)
+    try:
+        return _instance(path, _read_header(path))
+    except (MemoryError, NotAnImageError):
+        raise
+    except Exception as error:  # pydicom raises errors of many kinds for one cause
+        raise BrokenImageError(f"its header cannot be read ({type(error).__name__}: {first_line(error)})") from error
+
+
+def _instance(path: Path, header: Elements) -> Instance:
     sop_instance_uid = _text(header, "SOPInstanceUID")
     if not (sop_instance_uid and _text(header, "SeriesInstanceUID")):
         raise BrokenImageError("its header names no series or no instance: it cannot be told from others")
@@ -100,10 +97,7 @@ def read_instance(path: Path) -> Instance:
 
 
 def _read_header(path: Path) -> Elements:
-    try:
-        header = read_elements(path, _KEYWORDS, sequences=_SEQUENCES)
-    except _READ_FAILURES as error:
-        raise BrokenImageError(f"its header cannot be read ({type(error).__name__}: {error})") from error
+    header = read_elements(path, _KEYWORDS, sequences=_SEQUENCES)
     if header is None:
         raise NotAnImageError("not DICOM: it lacks the mark of the format")
     if header.media_class == _MEDIA_STORAGE_DIRECTORY:
@@ -125,7 +119,8 @@ def _pixel_layout(header: Elements) -> PixelLayout:
     fits = needed <= header.pixel_bytes <= needed + 1
     is_plain = bits in (8, 16) and header.get("SamplesPerPixel") == 1 and fits
     signed = bool(header.get("PixelRepresentation"))
-    return PixelLayout(header.pixel_offset if is_plain else None, bits, int(header.get("BitsStored") or bits), signed)
+    stored = int(header.get("BitsStored") or bits)
+    return PixelLayout(header.pixel_offset if is_plain else None, bits, stored, signed, header.transfer_syntax)
 
 
 def _tags(header: Elements) -> Tags:
@@ -154,6 +149,8 @@ def _tags(header: Elements) -> Tags:
 def _frames(path: Path, header: Elements) -> tuple[Frame, ...]:
     """One frame of a classic instance, or all of an enhanced one (PS3.3 C.7.6.16)."""
     count = _integer(header, "NumberOfFrames") or 1
+    if not 0 < count <= MAX_FRAMES:
+        raise BrokenImageError(f"its header names {count} frames; 1 to {MAX_FRAMES} are possible")
     if count > 1 and not header.sequences.get("PerFrameFunctionalGroupsSequence"):
         return tuple(replace(_frame(path, header, index, ()), position_lps_mm=None) for index in range(count))
     return tuple(_frame(path, header, index, _functional_groups(header, index)) for index in range(count))

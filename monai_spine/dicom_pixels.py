@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom.tag import Tag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
-from monai_spine.dicom_elements import read_whole
+from monai_spine.decoder import decode
+from monai_spine.dicom_elements import first_line, read_whole
 from monai_spine.errors import UnreadableInputError
 from monai_spine.instances import Instance, PixelLayout
 from monai_spine.mosaic import packed_shape, split_mosaic
@@ -21,20 +26,15 @@ _NAMES = """
     PlanarConfiguration PixelData FloatPixelData DoubleFloatPixelData ExtendedOffsetTable ExtendedOffsetTableLengths
 """
 _TAGS = [Tag(name) for name in _NAMES.split()]
-_DECODING_FAILURES = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    UserWarning,
-    ValueError,
-    struct.error,
-    pydicom.errors.InvalidDicomError,
+_WITHOUT_CODEC = (
+    "",
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+    RLELossless,
 )
+"""Transfer syntaxes that pydicom decodes itself."""
 
 
 def read_pixels(instance: Instance) -> npt.NDArray[np.generic]:
@@ -60,10 +60,12 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.generic]:
         )
     try:
         stored = _plain(instance) if instance.pixels.offset is not None else _decoded(instance)
-    except _DECODING_FAILURES as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom and its decoders raise errors of many kinds for one cause
         raise UnreadableInputError(
-            f"The pixels of {instance.path} cannot be read ({_first_line(error)}): the file is cut off, broken or packed in an "
-            "unknown way. Export it again."
+            f"The pixels of {instance.path} cannot be read ({type(error).__name__}: {first_line(error)}): the file is cut off, "
+            "broken or packed in an unknown way. Export it again."
         ) from error
     frames = split_mosaic(stored[0], instance.tiles) if instance.tiles > 1 else stored
     if len(frames) != len(instance.frames):
@@ -90,7 +92,10 @@ def _plain(instance: Instance) -> npt.NDArray[np.generic]:
 
 
 def _decoded(instance: Instance) -> npt.NDArray[np.generic]:
-    stored = read_whole(instance.path, specific_tags=_TAGS).pixel_array
+    if instance.pixels.transfer_syntax in _WITHOUT_CODEC:
+        stored = read_whole(instance.path, specific_tags=_TAGS).pixel_array
+    else:
+        stored = decode(instance.path, _TAGS)
     return np.asarray(stored).reshape(-1, *stored.shape[-2:])
 
 
@@ -105,7 +110,3 @@ def _rescaled(frames: npt.NDArray[np.generic], instance: Instance) -> npt.NDArra
     slopes, intercepts = np.array([frame.rescale for frame in instance.frames]).T[:, :, None, None]
     with np.errstate(over="ignore"):
         return np.asarray(frames * slopes + intercepts, dtype=np.float32)
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}"

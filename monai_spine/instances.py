@@ -129,6 +129,7 @@ class PixelLayout:
     bits_allocated: int = 16
     bits_stored: int = 16
     is_signed: bool = False
+    transfer_syntax: str = ""
 
 
 @dataclass(frozen=True)
