@@ -14,6 +14,7 @@ from typing import TypeVar
 from monai_spine.errors import AnatomyError
 
 __all__ = [
+    "DISCS",
     "LEVELS",
     "TARGETS",
     "Condition",
@@ -99,6 +100,9 @@ class Level(_AnatomyEnum):
 
 LEVELS: tuple[Level, ...] = (Level.L1_L2, Level.L2_L3, Level.L3_L4, Level.L4_L5, Level.L5_S1)
 """The five levels that are graded, from the head down."""
+
+DISCS: tuple[Level, ...] = (Level.T12_L1, *LEVELS)
+"""The six discs that are looked for, from the head down; the uppermost is not graded."""
 
 
 class Side(_AnatomyEnum):

@@ -68,13 +68,18 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.generic]:
             "broken or packed in an unknown way. Export it again."
         ) from error
     frames = split_mosaic(stored[0], instance.tiles) if instance.tiles > 1 else stored
-    if len(frames) != len(instance.frames):
+    stated = (len(instance.frames), instance.frames[0].rows, instance.frames[0].columns)
+    if frames.shape != stated:
         raise UnreadableInputError(
-            f"{instance.path} holds {len(frames)} frames where its header names {len(instance.frames)}. Export it again."
+            f"{instance.path} holds {_size(frames.shape)} where its header names {_size(stated)}. Export it again."
         )
     if photometric == "MONOCHROME1":
         frames = _turned_round(frames, instance.pixels)
     return _rescaled(frames, instance)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} frames of {' × '.join(map(str, shape[1:]))} pixels"
 
 
 def _plain(instance: Instance) -> npt.NDArray[np.generic]:

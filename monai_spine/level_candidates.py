@@ -25,8 +25,8 @@ class LocalizerMaps:
     """The localiser's answer for one volume, as probabilities.
 
     Attributes:
-        discs: (5, i, j, k), L1/L2 … L5/S1.
-        canals: (5, i, j, k), L1/L2 … L5/S1.
+        discs: (6, i, j, k), T12/L1 … L5/S1.
+        canals: (6, i, j, k), T12/L1 … L5/S1.
         bodies: (6, i, j, k), L1 … L5, S1.
         affine: 4 × 4, voxel centre (i, j, k) to RAS+ mm.
     """
@@ -43,7 +43,7 @@ class Candidate:
 
     Attributes:
         point_ras_mm: Its centre, finer than a voxel.
-        evidence: For each level of `LEVELS`, the probability seen there, 0 to 1.
+        evidence: For each level of `DISCS`, the probability seen there, 0 to 1.
     """
 
     point_ras_mm: Point

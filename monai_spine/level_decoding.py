@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import LEVELS, Vertebra
+from monai_spine.anatomy import DISCS, LEVELS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point, apply_affine, spacing_of
 from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, maximum_around, peak_near
@@ -35,6 +35,7 @@ _HALF_SPACING_MM = 17.5
 _BODY_RADIUS_MM = 5.0
 _BODY_REACH_MM = (19.0, 40.0)
 _SMALLEST_BODY_MM3 = 2000.0
+_SEEN_BODIES = tuple(BODY_VALUES)[:6]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _level_point(
         "canal_not_seen": canal is None,
     }
     flags = tuple(flag for flag, raised in doubts.items() if raised)
-    return LevelPoint(LEVELS[level], _as_point(points[level]), canal, round(confidence, 4), uid, flags)
+    return LevelPoint(DISCS[level], _as_point(points[level]), canal, round(confidence, 4), uid, flags)
 
 
 def _column_flags(levels: tuple[LevelPoint, ...]) -> tuple[str, ...]:
@@ -112,7 +113,7 @@ def _column_flags(levels: tuple[LevelPoint, ...]) -> tuple[str, ...]:
         flags.append("sacrum_not_seen")
     if any("numbering_ambiguous" in found.flags for found in levels):
         flags.append("numbering_ambiguous")
-    if any("low_confidence" in found.flags for found in levels):
+    if any("low_confidence" in found.flags for found in levels if found.level in LEVELS):
         flags.append("low_confidence")
     return tuple(flags)
 
@@ -170,8 +171,8 @@ def _bodies(
 def _expected_bodies(points: Mapping[int, Floats]) -> dict[Vertebra, _Place]:
     """For each vertebra beside a named disc: where it should be."""
     expected: dict[Vertebra, _Place] = {}
-    for position, vertebra in enumerate(BODY_VALUES):
-        above, below = position - 1, position
+    for above, vertebra in enumerate(_SEEN_BODIES):
+        below = above + 1
         beside = tuple(level for level in (above, below) if level in points)
         if len(beside) == 2:
             step = points[below] - points[above]

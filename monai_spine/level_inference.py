@@ -15,6 +15,7 @@ from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import Affine, apply_affine, invert_affine
 from monai_spine.level_candidates import LocalizerMaps
 from monai_spine.level_decoding import decode_levels
+from monai_spine.level_refinement import LevelRefiner
 from monai_spine.levels import Levels
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
@@ -24,25 +25,25 @@ __all__ = ["CHANNELS", "LevelLocalizer", "maps_of", "scan_of"]
 Scan = tuple[npt.ArrayLike, Sequence[int]]
 """Where a scan lies: its 4 × 4 affine, voxel centre to RAS+ mm, and its voxels along i, j, k."""
 
-CHANNELS = {"discs": slice(0, 5), "canals": slice(5, 10), "bodies": slice(10, 16)}
-"""Which of the network's 16 channels say what."""
+CHANNELS = {"discs": slice(0, 6), "canals": slice(6, 12), "bodies": slice(12, 18)}
+"""Which of the network's 18 channels say what."""
 
 
 def maps_of(probabilities: npt.ArrayLike, affine: npt.ArrayLike, *, scan: Scan | None = None) -> LocalizerMaps:
     """Sort the network's channels; what lies outside the scan is zero.
 
     Args:
-        probabilities: (16, i, j, k), after the sigmoid.
+        probabilities: (18, i, j, k), after the sigmoid.
         affine: 4 × 4, voxel centre to RAS+ mm.
         scan: What the network's grid was laid over, and perhaps beyond. None: the grid lies inside it.
 
     Raises:
-        WeightsError: There are not 16 channels.
+        WeightsError: There are not 18 channels.
     """
     array = np.asarray(probabilities, np.float32)
-    if array.ndim != 4 or array.shape[0] != 16:
+    if array.ndim != 4 or array.shape[0] != 18:
         raise WeightsError(
-            f"The localiser answered with shape {array.shape}; (16, i, j, k) is needed. Use a bundle with its channels."
+            f"The localiser answered with shape {array.shape}; (18, i, j, k) is needed. Use a bundle with its channels."
         )
     grid = np.asarray(affine, float)
     if scan is not None:
@@ -65,16 +66,34 @@ class LevelLocalizer:
         bundle: Says preprocessing, network, inferer and postprocessing.
         device: Where the network runs.
         network: The bundle's network if it is loaded already.
+        refiner: Looks again at each named disc. None: the points stay as the localiser sees them.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "cpu", network: Any = None) -> None:
-        self.device = device
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", network: Any = None, refiner: LevelRefiner | None = None) -> None:
+        self.bundle, self.device, self.refiner = bundle, device, refiner
         self.network = bundle.network(device) if network is None else network
         self.inferer, self.postprocessing = bundle.inferer, bundle.postprocessing
         self.preprocessing = bundle.preprocessing
 
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """Where the networks come from."""
+        return (self.bundle,) if self.refiner is None else (self.bundle, self.refiner.bundle)
+
     def __call__(self, volume: Volume) -> Levels:
-        """Find the levels on one volume.
+        """Find the levels on one volume, and look at each again.
+
+        Raises:
+            LevelsNotFoundError: It shows no lumbar column.
+        """
+        return self.refine(volume, self.find(volume))
+
+    def refine(self, volume: Volume, levels: Levels) -> Levels:
+        """The same levels, looked at again where there is a refiner."""
+        return levels if self.refiner is None else self.refiner(volume, levels)
+
+    def find(self, volume: Volume) -> Levels:
+        """Find and name the levels on one volume, to a few millimetres.
 
         Raises:
             LevelsNotFoundError: It shows no lumbar column.

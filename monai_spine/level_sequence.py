@@ -19,7 +19,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import LEVELS
+from monai_spine.anatomy import DISCS
 from monai_spine.level_candidates import Candidate
 
 __all__ = ["STANDARD_PRIOR", "ColumnPrior", "Numbering", "number_column"]
@@ -62,7 +62,7 @@ class Numbering:
     """Which candidate bears which name.
 
     Attributes:
-        assigned: For each of `LEVELS`, the position of its candidate, or None.
+        assigned: For each of `DISCS`, the position of its candidate, or None.
         probability: (candidates, levels): probability that the candidate's disc bears that name, over all numberings. Candidates
             nearer to each other than `ColumnPrior.same_disc_mm` are one disc, and share their probabilities.
     """
@@ -80,7 +80,7 @@ def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, 
         prior: What is expected of a column.
     """
     if not candidates:
-        return Numbering((None,) * len(LEVELS), np.zeros((0, len(LEVELS))))
+        return Numbering((None,) * len(DISCS), np.zeros((0, len(DISCS))))
     node = _node_scores(candidates, prior)
     edge = _edge_scores(candidates, body_evidence, prior)
     assigned = _viterbi(node, edge)
@@ -98,16 +98,16 @@ def _node_scores(candidates: Sequence[Candidate], prior: ColumnPrior) -> Floats:
 
 def _edge_scores(candidates: Sequence[Candidate], body_evidence: BodyEvidence, prior: ColumnPrior) -> Floats:
     """Score of candidate c named l being followed by candidate d named m, (C, L, C, L)."""
-    count, levels = len(candidates), len(LEVELS)
+    count, levels = len(candidates), len(DISCS)
     points = np.array([candidate.point_ras_mm for candidate in candidates])
     scores = np.full((count, levels, count, levels), _TINY)
     for upper, lower in combinations(range(count), 2):
         distance = float(np.linalg.norm(points[lower] - points[upper]))
-        bodies = body_evidence(candidates[upper], candidates[lower]) if distance < 2 * prior.spacing_mm else [0.5] * (levels + 1)
+        bodies = body_evidence(candidates[upper], candidates[lower]) if distance < 2 * prior.spacing_mm else [0.5] * levels
         for gap, price in ((1, 0.0), (2, np.log(prior.skipped))):
             deviation = np.log(distance / (gap * prior.spacing_mm)) / prior.spacing_spread
             for level in range(levels - gap):
-                body = bodies[level + 1] if gap == 1 else 0.5
+                body = bodies[level] if gap == 1 else 0.5
                 gain = prior.body_weight * np.log(2 * (body + prior.floor))
                 scores[upper, level, lower, level + gap] = price - 0.5 * deviation**2 + gain
     return scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,12 @@ from monai_spine.geometry import Affine, Point
 from monai_spine.volume import Volume
 
 if TYPE_CHECKING:
-    from monai_spine.weights import Bundle
+    from monai_spine.level_inference import LevelLocalizer
 
 __all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "VertebraPoint", "localize_levels"]
 
 BODY_VALUES: dict[Vertebra, int] = {
-    Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6,
+    Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6, Vertebra.T12: 7,
 }  # fmt: skip
 """Values of the bodies in label maps, in files and in memory."""
 
@@ -60,7 +60,7 @@ class BodyMap:
     """Label map of the vertebral bodies on the localiser's grid.
 
     Attributes:
-        array: uint8 (i, j, k): 1..6 = L1..L5, S1; 0 elsewhere.
+        array: uint8 (i, j, k): values of `BODY_VALUES`; 0 elsewhere.
         affine: 4 × 4, voxel centre (i, j, k) to RAS+ mm.
     """
 
@@ -89,37 +89,32 @@ class Levels:
         return next((found for found in self.levels if found.level is level), None)
 
 
-def localize_levels(volumes: Sequence[Volume], bundle: Bundle, *, device: str = "cpu", network: Any = None) -> Levels:
+def localize_levels(volumes: Sequence[Volume], localizer: LevelLocalizer) -> Levels:
     """Find the levels on the sagittal volumes of one study.
 
     Every volume is asked. The column with the greatest sum of confidences is taken whole, the first of equals: where one
     contrast leads to a wrong number, the other mostly does not, and is the surer. Points of several series are never mixed;
-    they hold for every series of the frame of reference.
+    they hold for every series of the frame of reference. The finer look is taken on the chosen volume alone.
 
     Args:
         volumes: Sagittal volumes of one frame of reference, the preferred one (T2) first.
-        bundle: `lumbar_level_localization`, or one with the same channels.
-        device: Where the network runs.
-        network: The bundle's network if it is loaded already.
+        localizer: Loaded, with a refiner or without.
 
     Raises:
         LevelsNotFoundError: No volume shows a lumbar column.
         WeightsError: The bundle cannot be run.
     """
-    from monai_spine.level_inference import LevelLocalizer
-
     if not volumes:
         raise LevelsNotFoundError(
             "There is no sagittal volume to find levels on. Add a sagittal series, or choose one with --series."
         )
-    localizer = LevelLocalizer(bundle, device=device, network=network)
-    found: list[Levels] = []
+    found: list[tuple[Volume, Levels]] = []
     failures: list[LevelsNotFoundError] = []
     for volume in volumes:
         try:
-            found.append(localizer(volume))
+            found.append((volume, localizer.find(volume)))
         except LevelsNotFoundError as error:
             failures.append(error)
     if not found:
         raise failures[0]
-    return max(found, key=lambda column: sum(level.confidence for level in column.levels))
+    return localizer.refine(*max(found, key=lambda pair: sum(level.confidence for level in pair[1].levels)))

@@ -6,33 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from monai_spine.anatomy import Condition
 from monai_spine.device import resolve_device
 from monai_spine.grades import Grader, load_grader
+from monai_spine.level_inference import LevelLocalizer
+from monai_spine.level_refinement import LevelRefiner
 from monai_spine.weights import Bundle, find_bundle, verify_bundle
 
-__all__ = ["GRADERS", "LOCALIZER", "Models", "check_models", "load_models"]
+__all__ = ["GRADERS", "LOCALIZER", "REFINER", "Models", "check_models", "load_models"]
 
 LOCALIZER = "lumbar_level_localization"
+REFINER = "lumbar_level_refinement"
 GRADERS: Mapping[Condition, str] = {condition: f"{condition.slug}_grading" for condition in Condition}
 """Names of the bundles: whoever puts another one with the same outputs under such a name needs no code."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """The localiser and one grader per condition, ready to run on one device."""
+    """The localiser with its refiner, and one grader per condition, ready to run on one device."""
 
-    localizer: Bundle
-    localizer_network: Any = field(repr=False)
+    localizer: LevelLocalizer = field(repr=False)
     graders: Mapping[Condition, Grader]
     device: str
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
         """Where they come from: the localiser first."""
-        return (self.localizer, *(grader.bundle for grader in self.graders.values()))
+        return (*self.localizer.bundles, *(grader.bundle for grader in self.graders.values()))
 
 
 @lru_cache(maxsize=2)
@@ -49,8 +50,9 @@ def load_models(folder: Path | None = None, *, device: str = "auto") -> Models:
     """
     place = resolve_device(device)
     graders = {condition: load_grader(find_bundle(name, folder), place) for condition, name in GRADERS.items()}
-    localizer = find_bundle(LOCALIZER, folder)
-    return Models(localizer, localizer.network(place), graders, place)
+    refiner = LevelRefiner(find_bundle(REFINER, folder), device=place)
+    localizer = LevelLocalizer(find_bundle(LOCALIZER, folder), device=place, refiner=refiner)
+    return Models(localizer, graders, place)
 
 
 def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
@@ -61,5 +63,5 @@ def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
         WeightsError: A bundle is missing or altered.
     """
     resolve_device(device)
-    for name in (LOCALIZER, *GRADERS.values()):
+    for name in (LOCALIZER, REFINER, *GRADERS.values()):
         verify_bundle(find_bundle(name, folder))

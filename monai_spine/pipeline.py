@@ -61,7 +61,7 @@ def analyze_study(path: Path, *, models: Models, settings: Settings | None = Non
 
         yield Progress("localize", 0.3, "finding the levels")
         with _timed(seconds, "localize"):
-            levels = localize_levels(read.sagittal, models.localizer, device=models.device, network=models.localizer_network)
+            levels = localize_levels(read.sagittal, models.localizer)
 
         yield Progress("grade", 0.5, "grading")
         with _timed(seconds, "grade"):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_spine.blocks import Block, plan_blocks
+from monai_spine.dicom_elements import first_line
 from monai_spine.dicom_pixels import read_pixels
 from monai_spine.errors import StudyError, UnreadableInputError, VolumeGeometryError
 from monai_spine.geometry import Affine, Triple, check_affine, invert_affine, spacing_of, to_ras_axes
@@ -166,7 +167,6 @@ def load_nifti(path: str | Path) -> Volume:
         VolumeGeometryError: It is not 3D (4D with one frame is taken), or its affine places nothing in space.
     """
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
 
     try:
         image = nibabel.load(path)
@@ -178,8 +178,10 @@ def load_nifti(path: str | Path) -> Volume:
         raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
     except PermissionError as error:
         raise UnreadableInputError(f"{path} cannot be opened: {error.strerror}. Check its permissions.") from error
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise UnreadableInputError(f"{path} cannot be read as NIfTI ({error}): it is cut off or broken.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # nibabel raises errors of many kinds for one cause
+        raise UnreadableInputError(f"{path} cannot be read as NIfTI ({first_line(error)}): it is cut off or broken.") from error
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3 or 0 in array.shape:

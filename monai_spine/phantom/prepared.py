@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import LEVELS, TARGETS, Vertebra
+from monai_spine.anatomy import DISCS, TARGETS, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine
 from monai_spine.phantom.scanner import body_labels
@@ -19,7 +19,7 @@ from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedV
 
 __all__ = ["describe_case", "prepare_phantom"]
 
-BODIES = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5, Vertebra.S1)
+BODIES = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5, Vertebra.S1, Vertebra.T12)
 
 
 def prepare_phantom(
@@ -106,8 +106,8 @@ def describe_case(simulated: SimulatedPatient) -> PreparedCase:
         case=name,
         patient=name,
         volumes=tuple(volumes),
-        discs={level: spine.disc_point(level) for level in LEVELS},
-        canals={level: spine.canal_point(level) for level in LEVELS},
+        discs={level: spine.disc_point(level) for level in DISCS},
+        canals={level: spine.canal_point(level) for level in DISCS},
         vertebrae={body: spine.body_point(body) for body in BODIES},
         targets={
             target: PreparedTarget(spine.target_point(target), severity)

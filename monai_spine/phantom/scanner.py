@@ -111,7 +111,7 @@ def acquire(
 
 
 def body_labels(patient: Patient, stack: SliceStack) -> npt.NDArray[np.uint8]:
-    """True vertebral bodies on the stored grid, shape (slices, rows, columns): 1–6 for L1–L5 and S1."""
+    """True vertebral bodies on the stored grid, shape (slices, rows, columns): 1–7 for L1–L5, S1 and T12."""
     coarse = replace(stack, acquired=stack.stored)
     points = _grid(patient, coarse, 0.0)
     rows = patient.profiles.index_of(points.s)
@@ -119,7 +119,7 @@ def body_labels(patient: Patient, stack: SliceStack) -> npt.NDArray[np.uint8]:
     inside = (points.u / (width / 2 * waist)) ** 2 + ((points.v - depth / 2) / (depth / 2 * waist * 1.12)) ** 2 < 1
     inside &= (into > 0.5) & (points.v > 0)
     labels = np.zeros(points.s.shape, dtype=np.uint8)
-    for value, name in enumerate(("L1", "L2", "L3", "L4", "L5", "S1"), start=1):
+    for value, name in enumerate(("L1", "L2", "L3", "L4", "L5", "S1", "T12"), start=1):
         low, high = patient.spine.body_s_mm[name]
         labels[inside & (points.s > low) & (points.s < high)] = value
     return labels.reshape(len(stack.centers_ras_mm), *stack.stored)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from scipy.spatial import QhullError
 
-from monai_spine.anatomy import LEVELS, Level, Vertebra
+from monai_spine.anatomy import DISCS, LEVELS, Level, Vertebra
 from monai_spine.errors import OutputError, UnreadableInputError
 from monai_spine.geometry import Affine, Point
 from monai_spine.studies.endplates import Cloud, canal_behind, disc_below, disc_between, mask_points
@@ -33,7 +33,7 @@ STUDY = "lumbar_volumes"
 
 _BODY_VALUES = {Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6, Vertebra.T12: 7}
 _DISC_VALUES = {level: 11 + index for index, level in enumerate(LEVELS)}
-_MASKED = tuple(body for body in _BODY_VALUES if body is not Vertebra.T12)
+_MASKED = tuple(_BODY_VALUES)
 _SAME_PATIENT = {"VB1_03": "VB1_02", "VB1_07": "VB1_06"}
 _ROLE = {"VB1": "sagittal", "VB2": "sagittal_t2", "VB3": "sagittal", "IVD": "sagittal_t2"}
 _FOLDS = 5
@@ -41,7 +41,7 @@ _VALIDATION_FOLD = 2
 
 
 def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
-    """Write the prepared layout of `lumbar_volumes`: images, masks of the bodies (1..6 = L1..L5, S1) and `datalist.json`.
+    """Write the prepared layout of `lumbar_volumes`: images, masks of the bodies (1..7 = L1..L5, S1, T12) and `datalist.json`.
 
     Args:
         data_dir: Folder with `NAME.nii.gz` and `NAME_labels.nii.gz`.
@@ -176,7 +176,7 @@ def _estimated_disc(clouds: Mapping[Vertebra, Cloud], discs: Mapping[Level, Poin
 
 def _estimated_canals(clouds: Mapping[Vertebra, Cloud], discs: Mapping[Level, Point]) -> dict[Level, Point]:
     canals = {}
-    for level in LEVELS:
+    for level in DISCS:
         beside: Sequence[Cloud] = [clouds[body] for body in (level.vertebra_above, level.vertebra_below) if body in clouds]
         if level in discs and level.vertebra_above in clouds:
             down = np.asarray(discs[level]) - clouds[level.vertebra_above].mean(0)

@@ -31,7 +31,7 @@ class PreparedVolume:
         image: Path of a NIfTI file, relative to `datalist.json`.
         role: A series role as text: `sagittal_t1`, `sagittal_t2`, `axial_t2` or `sagittal`.
         series_instance_uid: The series it came from, if that was DICOM.
-        bodies: Path of a label map on the same grid (1..6 = L1..L5, S1; 0 elsewhere), relative to `datalist.json`.
+        bodies: Path of a label map on the same grid (1..7 = L1..L5, S1, T12; 0 elsewhere), relative to `datalist.json`.
         bodies_labelled: The bodies that the label map marks wherever they are visible.
     """
 

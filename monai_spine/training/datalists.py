@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_spine.anatomy import LEVELS, Condition, Side, Vertebra
+from monai_spine.anatomy import DISCS, Condition, Side, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
 from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedVolume, read_datalist
@@ -29,11 +29,11 @@ __all__ = [
     "sampling_weights",
 ]
 
-BODIES: tuple[Vertebra, ...] = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5, Vertebra.S1)
-"""Vertebral bodies of the localiser's masks; label value = position + 1."""
+BODIES: tuple[Vertebra, ...] = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5, Vertebra.S1, Vertebra.T12)
+"""Vertebral bodies of label maps; label value = position + 1."""
 
-POINT_NAMES: tuple[str, ...] = tuple(f"{what} {level.label}" for what in ("disc", "canal") for level in LEVELS)
-"""The localiser's ten points in channel order: `disc L1/L2` … `disc L5/S1`, `canal L1/L2` … `canal L5/S1`."""
+POINT_NAMES: tuple[str, ...] = tuple(f"{what} {level.label}" for what in ("disc", "canal") for level in DISCS)
+"""The localiser's twelve points in channel order: `disc T12/L1` … `disc L5/S1`, `canal T12/L1` … `canal L5/S1`."""
 
 Item = dict[str, Any]
 
@@ -42,8 +42,8 @@ def localizer_items(datalist: Datalist, split: str) -> list[Item]:
     """One item per sagittal volume.
 
     Returns:
-        Dicts with `image` (absolute path), `bodies` (absolute path, or None where no label map exists), `points` ((10, 3)
-        float32 RAS+ mm in the order of `POINT_NAMES`; NaN where not labelled), `estimated` ((10,) bool), `marked` ((6,) float32,
+        Dicts with `image` (absolute path), `bodies` (absolute path, or None where no label map exists), `points` ((12, 3)
+        float32 RAS+ mm in the order of `POINT_NAMES`; NaN where not labelled), `estimated` ((12,) bool), `marked` ((7,) float32,
         1 where the label map marks that body), `case`, `study`, `volume` (path in the data set), `role`.
     """
     return [

@@ -36,7 +36,7 @@ _TRUTH_KEYS = ("points", "estimated", "bodies", "marked", "case", "study", "volu
 def prepare_training_batch(
     batch: Mapping[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Image and what the loss asks for: `target` (B, 16, R, A, S) and `weight` (B, 16)."""
+    """Image and what the loss asks for: `target` (B, 18, R, A, S) and `weight` (B, 18)."""
     return _moved(batch["image"], device, non_blocking), {key: _moved(batch[key], device, non_blocking) for key in _TARGET_KEYS}
 
 
@@ -130,12 +130,12 @@ def heatmap_picture(image: npt.NDArray[np.float32], probabilities: npt.NDArray[n
 
     Args:
         image: (R, A, S), 0 to 1.
-        probabilities: (16, R, A, S).
+        probabilities: (18, R, A, S).
 
     Returns:
         (3, S, A), 0 to 1, head up, front to the left.
     """
-    layers = [probabilities[0:5].max(0), probabilities[5:10].max(0), 0.5 * probabilities[10:].max(0)]
+    layers = [probabilities[0:6].max(0), probabilities[6:12].max(0), 0.5 * probabilities[12:].max(0)]
     middle = int(layers[0].max((1, 2)).argmax())
     base = np.clip(image[middle], 0, 1)
     colored = np.stack([np.clip(0.8 * base + layer[middle], 0, 1) for layer in layers])

@@ -29,7 +29,7 @@ class LocalizerLoss(nn.Module):
 
     def __init__(
         self,
-        groups: Sequence[int] = (5, 5, 6),
+        groups: Sequence[int] = (6, 6, 6),
         *,
         point_volume: float = 123.0,
         body_volume: float = 2600.0,
@@ -45,8 +45,8 @@ class LocalizerLoss(nn.Module):
         """Loss of a batch.
 
         Args:
-            logits: (B, 16, R, A, S).
-            answer: `target`, same shape, and `weight`, (B, 16).
+            logits: (B, C, R, A, S), the groups' channels one after the other.
+            answer: `target`, same shape, and `weight`, (B, C).
 
         Raises:
             ValueError: The shapes do not match.

@@ -16,7 +16,7 @@ import torch
 from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced
 
-from monai_spine.anatomy import LEVELS
+from monai_spine.anatomy import DISCS
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.level_decoding import decode_levels
 from monai_spine.level_inference import maps_of, scan_of
@@ -71,7 +71,7 @@ def rows_of(output: Mapping[str, Any]) -> list[LevelRow]:
     for index, name in enumerate(POINT_NAMES):
         if estimated[index] or not np.isfinite(points[index]).all():
             continue
-        found = None if levels is None else levels.point_of(LEVELS[index % len(LEVELS)])
+        found = None if levels is None else levels.point_of(DISCS[index % len(DISCS)])
         place = None if found is None else found.disc_ras_mm if name.startswith("disc") else found.canal_ras_mm
         distance = np.inf if place is None else float(np.linalg.norm(np.asarray(place) - points[index]))
         rows.append(LevelRow(**where, name=name, distance_mm=distance, confidence=0.0 if found is None else found.confidence))

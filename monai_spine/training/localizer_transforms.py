@@ -19,11 +19,12 @@ from monai.transforms import MapTransform, Randomizable, SpatialResample
 from scipy.spatial.transform import Rotation
 
 from monai_spine.geometry import apply_affine, invert_affine
-from monai_spine.training.datalists import BODIES
 
 __all__ = ["LoadBodiesd", "LocalizerTargetd", "RandContrastRemapd", "RandViewd", "heatmaps"]
 
 Floats = npt.NDArray[np.float64]
+
+_BODY_CHANNELS = 6
 
 
 class LoadBodiesd(MapTransform):
@@ -154,7 +155,9 @@ def heatmaps(points_ijk: Floats, shape: Sequence[int], *, sigma: Sequence[float]
 
 
 class LocalizerTargetd(MapTransform):
-    """Write the answer: `target` (16, R, A, S), ten heatmaps and six masks, and `weight` (16,), how much each channel counts.
+    """Write the answer: `target` (18, R, A, S) and `weight` (18,), how much each channel counts.
+
+    The channels are twelve heatmaps and the masks of L1 to S1.
 
     A channel that the set does not label counts nothing; a point that lies outside the view counts, and its heatmap is zero.
 
@@ -179,10 +182,10 @@ class LocalizerTargetd(MapTransform):
         points = np.asarray(result["points"], dtype=float)
         seen = apply_affine(invert_affine(np.asarray(labels.affine, dtype=float)), points)
         seen[~((seen >= low - 0.5) & (seen <= high - 0.5)).all(1)] = np.nan
-        masks = torch.cat([labels.as_tensor() == value for value in range(1, len(BODIES) + 1)]).float()
+        masks = torch.cat([labels.as_tensor() == value for value in range(1, _BODY_CHANNELS + 1)]).float()
         result["target"] = torch.cat([heatmaps(seen, labels.shape[1:], sigma=self.sigma), masks])
         point_weight = np.isfinite(points).all(1) * np.where(result["estimated"], self.estimated_weight, 1.0)
-        result["weight"] = torch.as_tensor(np.concatenate([point_weight, result["marked"]]), dtype=torch.float32)
+        result["weight"] = torch.as_tensor(np.concatenate([point_weight, result["marked"][:_BODY_CHANNELS]]), dtype=torch.float32)
         return {key: result[key] for key in ("image", "target", "weight")}
 
 

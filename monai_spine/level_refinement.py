@@ -1,0 +1,262 @@
+"""Look again at each named disc, at a finer grid: its centre, the canal behind it, and the two bodies beside it.
+
+The refining network knows no names. It sees one block around one disc, turned so that the column runs along its third axis, and
+answers with four maps: disc, canal, body above, body below. Names come from the localiser, which has seen the whole column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_spine.anatomy import Vertebra
+from monai_spine.crops import resample_block
+from monai_spine.errors import WeightsError
+from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, spacing_of, to_ras_axes
+from monai_spine.level_candidates import peak_near
+from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
+from monai_spine.sampling import sample_linear
+from monai_spine.volume import Volume
+from monai_spine.weights import Bundle
+
+__all__ = ["CHANNELS", "DiscBlock", "LevelRefiner", "block_affine", "column_direction", "locate"]
+
+Floats = npt.NDArray[np.float64]
+Maps = npt.NDArray[np.float32]
+
+CHANNELS = ("disc", "canal", "body above", "body below")
+"""What the refining network's channels say."""
+
+_REACH_MM = 14.0
+_CANAL_MM = 24.0
+_SEEN = 0.2
+_SMALLEST_BODY_MM3 = 2000.0
+_FINEST_MM = 1.0
+
+
+@dataclass(frozen=True)
+class DiscBlock:
+    """The block around a disc that the refining network sees, as its bundle says under `crop`.
+
+    Attributes:
+        shape: Voxels along right, front, up.
+        spacing_mm: Of the voxels along right, front, up.
+        center_mm: Where the block's centre lies, seen from the disc's.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: Triple
+    center_mm: Triple
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Sequence[float]]) -> DiscBlock:
+        """Read the `crop` section of the bundle's config.
+
+        Raises:
+            WeightsError: An entry is missing or has no three values.
+        """
+        try:
+            (i, j, k), (x, y, z), (r, a, s) = (config[name] for name in ("shape", "spacing_mm", "center_mm"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"The crop section of the refining bundle cannot be used ({type(error).__name__}: {error}). "
+                "It needs shape, spacing_mm and center_mm, three values each."
+            ) from error
+        return cls((int(i), int(j), int(k)), (float(x), float(y), float(z)), (float(r), float(a), float(s)))
+
+
+def column_direction(points_ras_mm: Sequence[Point] | Floats, index: int) -> Floats:
+    """Unit vector up the column at one of several discs, from its neighbours; the scanner's own up where there are none.
+
+    Args:
+        points_ras_mm: (N, 3) centres from the head down; rows with NaN are not known.
+        index: Which of them.
+    """
+    points = np.asarray(points_ras_mm, float)
+    known = [at for at in range(len(points)) if np.isfinite(points[at]).all()]
+    near = [at for at in known if abs(at - index) <= 1]
+    if len(near) < 2:
+        return np.array([0.0, 0.0, 1.0])
+    step = points[near[0]] - points[near[-1]]
+    return np.asarray(step / np.linalg.norm(step))
+
+
+def block_affine(scan_affine: Affine, disc_ras_mm: Point | Floats, up: Floats, block: DiscBlock) -> Affine:
+    """Where the block around a disc lies: 4 × 4, voxel centre to RAS+ mm.
+
+    Its first axis is the scan's own axis nearest to the patient's right, so that sagittal slices stay slices; the third follows
+    the column.
+
+    Args:
+        scan_affine: Of the scan that it is cut from.
+        disc_ras_mm: Centre of the disc.
+        up: Direction of the column there.
+        block: Its size and place.
+    """
+    right = scan_affine[:3, int(np.argmax(np.abs(scan_affine[0, :3] / np.linalg.norm(scan_affine[:3, :3], axis=0))))]
+    right = right / np.linalg.norm(right) * np.sign(right[0])
+    above = up - (up @ right) * right
+    above = above / max(float(np.linalg.norm(above)), 1e-6)
+    axes = np.stack([right, np.cross(above, right), above], axis=1)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * np.asarray(block.spacing_mm)
+    center = np.asarray(disc_ras_mm) + axes @ np.asarray(block.center_mm)
+    affine[:3, 3] = center - affine[:3, :3] @ ((np.asarray(block.shape) - 1) / 2)
+    return affine
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was seen around one disc: probabilities (4, R, A, S) on the block's grid."""
+
+    level: LevelPoint
+    maps: Maps
+    affine: Affine
+
+
+class LevelRefiner:
+    """A loaded refining network: takes a scan and its levels, gives better ones.
+
+    Args:
+        bundle: Says block, preprocessing, network, inferer and postprocessing.
+        device: Where the network runs.
+        network: The bundle's network if it is loaded already.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", network: Any = None) -> None:
+        self.bundle, self.device = bundle, device
+        self.network = bundle.network(device) if network is None else network
+        self.block = DiscBlock.from_config(bundle.config("crop"))
+        self.inferer, self.preprocessing, self.postprocessing = bundle.inferer, bundle.preprocessing, bundle.postprocessing
+
+    def __call__(self, volume: Volume, levels: Levels) -> Levels:
+        """Replace the points by better ones, and the bodies by a mask on the scan's own grid (in its plane at most 1 mm fine).
+
+        A point that the finer look does not show stays where it was. Names, confidences and flags stay, but for
+        `canal_not_seen`, which is decided anew.
+        """
+        looks = self._looks(volume, levels)
+        bodies = _Bodies.on(volume)
+        for look in looks:
+            bodies.add(look)
+        confidence = {look.level.level: look.level.confidence for look in looks}
+        return replace(
+            levels,
+            levels=tuple(_refined(look) for look in looks),
+            vertebrae=bodies.vertebrae(confidence),
+            bodies=bodies.map(),
+        )
+
+    def _looks(self, volume: Volume, levels: Levels) -> list[_Look]:
+        points = [found.disc_ras_mm for found in levels.levels]
+        affines = [
+            block_affine(volume.affine, point, column_direction(points, at), self.block) for at, point in enumerate(points)
+        ]
+        blocks = [torch.from_numpy(resample_block(volume, affine, self.block.shape))[None] for affine in affines]
+        batch = torch.stack([torch.as_tensor(self.preprocessing({"image": block})["image"]) for block in blocks])
+        with torch.inference_mode():
+            logits = self.inferer(batch.to(self.device), self.network)
+        answers = [self.postprocessing({"pred": answer})["pred"].float().cpu().numpy() for answer in logits]
+        return [_Look(*seen) for seen in zip(levels.levels, answers, affines, strict=True)]
+
+
+def _refined(look: _Look) -> LevelPoint:
+    found = look.level
+    disc, canal = locate(look.maps, look.affine, found.disc_ras_mm)
+    flags = tuple(flag for flag in found.flags if flag != "canal_not_seen")
+    return replace(
+        found,
+        disc_ras_mm=disc or found.disc_ras_mm,
+        canal_ras_mm=canal or found.canal_ras_mm,
+        flags=flags if canal or found.canal_ras_mm else (*flags, "canal_not_seen"),
+    )
+
+
+def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> tuple[Point | None, Point | None]:
+    """Centre of the disc and of the canal behind it; None for what is not seen.
+
+    Args:
+        maps: (4, R, A, S) probabilities.
+        affine: Of their grid, as `block_affine` gives it.
+        disc_ras_mm: Where the disc was thought to be.
+    """
+    place, strength = peak_near(maps[0], affine, around_ras_mm=disc_ras_mm, reach_mm=_REACH_MM)
+    disc = _point(place) if strength >= _SEEN else None
+    back = -affine[:3, 1] / np.linalg.norm(affine[:3, 1])
+    expected = _point(np.asarray(disc or disc_ras_mm) + _CANAL_MM * back)
+    canal, strength = peak_near(maps[1], affine, around_ras_mm=expected, reach_mm=_REACH_MM)
+    return disc, _point(canal) if strength >= _SEEN else None
+
+
+@dataclass
+class _Bodies:
+    """Bodies gathered block by block on one grid: the surest answer names a voxel."""
+
+    affine: Affine
+    labels: npt.NDArray[np.uint8]
+    strength: npt.NDArray[np.float32]
+
+    @classmethod
+    def on(cls, volume: Volume) -> _Bodies:
+        """An empty map along the scan's axes nearest to R, A, S."""
+        array, affine = to_ras_axes(volume.array, volume.affine)
+        factors = np.maximum(1, np.round(_FINEST_MM / np.asarray(spacing_of(affine)))).astype(int)
+        shape = -(-np.asarray(array.shape) // factors)
+        step = np.diag([*factors.astype(float), 1.0])
+        step[:3, 3] = (factors - 1) / 2
+        return cls(affine @ step, np.zeros(shape, np.uint8), np.full(shape, 0.5, np.float32))
+
+    def add(self, look: _Look) -> None:
+        """Write one block's two bodies wherever they are surer than what is there."""
+        low, high = self._box(look)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        if 0 in self.labels[box].shape:
+            return
+        start = np.eye(4)
+        start[:3, 3] = low
+        to_block = invert_affine(look.affine) @ self.affine @ start
+        inside = _inside(to_block, self.labels[box].shape, look.maps.shape[1:])
+        for channel, body in ((2, look.level.level.vertebra_above), (3, look.level.level.vertebra_below)):
+            seen = sample_linear(look.maps[channel], to_block, self.labels[box].shape) * inside
+            better = seen > self.strength[box]
+            self.labels[box][better] = BODY_VALUES[body]
+            self.strength[box][better] = seen[better]
+
+    def _box(self, look: _Look) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        ends = [[0, size - 1] for size in look.maps.shape[1:]]
+        corners = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
+        reached = apply_affine(invert_affine(self.affine) @ look.affine, corners)
+        low = np.clip(np.floor(reached.min(0)), 0, self.labels.shape).astype(np.int64)
+        return low, np.clip(np.ceil(reached.max(0)) + 1, low, self.labels.shape).astype(np.int64)
+
+    def map(self) -> BodyMap:
+        return BodyMap(self.labels, self.affine)
+
+    def vertebrae(self, confidence: Mapping[Any, float]) -> tuple[VertebraPoint, ...]:
+        """Centre of each body, as sure as the surer of the discs beside it and as its voxels are."""
+        found = []
+        for vertebra in sorted(BODY_VALUES, key=list(Vertebra).index):
+            voxels = np.argwhere(self.labels == BODY_VALUES[vertebra])
+            if len(voxels) * np.prod(spacing_of(self.affine)) < _SMALLEST_BODY_MM3:
+                self.labels[tuple(voxels.T)] = 0
+                continue
+            beside = [sure for level, sure in confidence.items() if vertebra in (level.vertebra_above, level.vertebra_below)]
+            certainty = max(beside) * float(self.strength[tuple(voxels.T)].mean())
+            found.append(VertebraPoint(vertebra, _point(apply_affine(self.affine, voxels.mean(0))), round(certainty, 4)))
+        return tuple(found)
+
+
+def _inside(to_block: Affine, shape: tuple[int, ...], block_shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Which points of a grid lie inside a block."""
+    places = apply_affine(to_block, np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij"), -1))
+    return np.asarray(((places >= -0.5) & (places <= np.asarray(block_shape) - 0.5)).all(-1))
+
+
+def _point(values: Point | Floats) -> Point:
+    r, a, s = (float(value) for value in values)
+    return r, a, s

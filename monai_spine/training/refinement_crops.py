@@ -1,0 +1,174 @@
+"""The refining network's examples: blocks around labelled discs, cut by the very functions that inference uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.spatial.transform import Rotation
+from torch.utils.data import Dataset
+
+from monai_spine.anatomy import DISCS
+from monai_spine.crops import resample_block
+from monai_spine.geometry import Affine, apply_affine, invert_affine
+from monai_spine.level_refinement import CHANNELS, DiscBlock, block_affine, column_direction
+from monai_spine.sampling import sample_linear
+from monai_spine.training.datalists import BODIES, mixed_items
+from monai_spine.training.localizer_transforms import heatmaps
+from monai_spine.volume import Volume
+
+__all__ = ["BlockJitter", "RefinementCrops", "refinement_items"]
+
+Item = Mapping[str, Any]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BlockJitter:
+    """How far a training block may lie from its disc, each drawn evenly between minus and plus the value.
+
+    Attributes:
+        shift_mm: Along right, front, up.
+        rotation_deg: About right, front, up.
+        scale: Share by which all edges grow or shrink; those along right get as much again of their own.
+        flip: Left and right are exchanged in half of the blocks.
+    """
+
+    shift_mm: Sequence[float] = (0.0, 0.0, 0.0)
+    rotation_deg: Sequence[float] = (0.0, 0.0, 0.0)
+    scale: float = 0.0
+    flip: bool = False
+
+    def drawn(self, affine: Affine, shape: Sequence[int], numbers: npt.NDArray[np.floating[Any]]) -> Affine:
+        """A block's affine after a random shift, turn and scaling about its centre.
+
+        Args:
+            affine: Of the block.
+            shape: Its voxels.
+            numbers: Nine numbers, drawn evenly from -1 to 1.
+        """
+        middle = (np.asarray(shape) - 1) / 2
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        axes = affine[:3, :3] / spacing
+        turn = Rotation.from_euler("xyz", np.asarray(self.rotation_deg) * numbers[3:6], degrees=True).as_matrix()
+        growth = np.exp(self.scale * (numbers[6] + np.array([numbers[7], 0.0, 0.0])))
+        result = np.eye(4)
+        result[:3, :3] = axes @ turn * (spacing * growth)
+        if self.flip and numbers[8] > 0:
+            result[:3, 0] *= -1
+        center = apply_affine(affine, middle) + axes @ (np.asarray(self.shift_mm) * numbers[:3])
+        result[:3, 3] = center - result[:3, :3] @ middle
+        return result
+
+
+def refinement_items(
+    datalists: Path | str | Sequence[Path | str], split: str, *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """One item per disc that was seen and labelled on a sagittal volume: the volume's, with `disc`, its place in `DISCS`.
+
+    Args:
+        datalists: A prepared folder, or several.
+        split: `training`, `validation` or `test`.
+        limit: At most so many volumes of each folder.
+
+    Raises:
+        TableError: A folder has no data list, or none of them has anything in this split.
+    """
+    return [
+        {**item, "disc": disc}
+        for item in mixed_items(datalists, split, limit=limit)
+        for disc in range(len(DISCS))
+        if np.isfinite(item["points"][disc]).all() and not item["estimated"][disc]
+    ]
+
+
+class RefinementCrops(Dataset[dict[str, Any]]):
+    """Blocks around discs with their answers.
+
+    An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `target` (4, R, A, S), two
+    heatmaps and two masks in the order of `level_refinement.CHANNELS`, `weight` (4,), how much each channel counts, `affine` of
+    the block, `points` ((2, 3) RAS+ mm, disc and canal) and `study`.
+
+    Args:
+        data: Items of `refinement_items`.
+        crop: The bundle's crop section: shape, spacing_mm, center_mm.
+        transform: Intensity transforms, on dicts.
+        jitter: Arguments of `BlockJitter`. None: each block lies 4 mm to the right, to the front and above its disc, so that a
+            network that answers with the block's middle is found out.
+        sigma_mm: Width of the heatmaps' Gaussians.
+        estimated_weight: Weight of canal points that were derived and not seen.
+        seed: Of the random blocks.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Item],
+        crop: Mapping[str, Any],
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        *,
+        jitter: Mapping[str, Any] | None = None,
+        sigma_mm: float = 4.0,
+        estimated_weight: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        self.items, self.block, self.transform = list(data), DiscBlock.from_config(crop), transform
+        self.jitter = None if jitter is None else BlockJitter(**jitter)
+        self.sigma = [sigma_mm / edge for edge in self.block.spacing_mm]
+        self.estimated_weight = estimated_weight
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def set_random_state(self, seed: int) -> None:
+        """Begin anew to draw random blocks."""
+        self._generator.manual_seed(seed)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.items[index]
+        stored = nib.load(item["image"])
+        volume = Volume(array=np.asanyarray(stored.dataobj), affine=np.asarray(stored.affine, float))
+        affine = self._affine(item, volume.affine)
+        example = {"image": torch.from_numpy(resample_block(volume, affine, self.block.shape))[None]}
+        example |= self._answer(item, affine)
+        return example if self.transform is None else self.transform(example)
+
+    def _affine(self, item: Item, scan_affine: Affine) -> Affine:
+        points = np.asarray(item["points"], float)[: len(DISCS)]
+        affine = block_affine(scan_affine, points[item["disc"]], column_direction(points, item["disc"]), self.block)
+        if self.jitter is None:
+            affine[:3, 3] += 4.0
+            return affine
+        numbers = torch.rand(9, generator=self._generator, dtype=torch.float64).numpy() * 2 - 1
+        return self.jitter.drawn(affine, self.block.shape, numbers)
+
+    def _answer(self, item: Item, affine: Affine) -> dict[str, Any]:
+        disc, level = item["disc"], DISCS[item["disc"]]
+        points = np.asarray(item["points"], float)[[disc, disc + len(DISCS)]]
+        maps = heatmaps(apply_affine(invert_affine(affine), points), self.block.shape, sigma=self.sigma)
+        values = [BODIES.index(body) + 1 for body in (level.vertebra_above, level.vertebra_below)]
+        masks = torch.from_numpy(self._masks(item["bodies"], affine, values))
+        canal = np.isfinite(points[1]).all() * (self.estimated_weight if item["estimated"][disc + len(DISCS)] else 1.0)
+        weight = torch.tensor([1.0, float(canal), *(float(item["marked"][value - 1]) for value in values)])
+        return {
+            "target": torch.cat([maps, masks]),
+            "weight": weight,
+            "affine": torch.from_numpy(affine),
+            "points": torch.from_numpy(points),
+            "study": item["study"],
+        }
+
+    def _masks(self, path: str | None, affine: Affine, values: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Share of each voxel that is a body, (bodies, R, A, S); zero where there is no label map."""
+        if path is None:
+            return np.zeros((len(CHANNELS) - 2, *self.block.shape), np.float32)
+        stored = nib.load(path)
+        labels = np.asarray(stored.dataobj)
+        to_labels = invert_affine(np.asarray(stored.affine, float)) @ affine
+        return np.stack([sample_linear((labels == value).astype(np.float32), to_labels, self.block.shape) for value in values])

@@ -1,0 +1,174 @@
+"""What only the refining network's engines need: batches, metrics, a table at the end, pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from ignite.metrics.metric import reinit__is_reduced
+
+from monai_spine.geometry import apply_affine
+from monai_spine.level_refinement import locate
+
+__all__ = ["BlockPictures", "RefinementAccuracy", "RefinementTable", "Shortfall", "prepare_batch"]
+
+_log = logging.getLogger(__name__)
+
+_CAP_MM = 10.0
+_STRUCTURES = ("disc", "canal")
+_ANSWER_KEYS = ("target", "weight", "affine", "points", "study")
+
+
+def prepare_batch(
+    batch: Mapping[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Images (B, 1, R, A, S) and their answers: `target`, `weight`, and for the metrics `affine`, `points`, `study`."""
+    answer = {key: batch[key] for key in _ANSWER_KEYS}
+    answer |= {key: answer[key].to(device=device, non_blocking=non_blocking) for key in ("target", "weight")}
+    return batch["image"].to(device=device, non_blocking=non_blocking), answer
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One block: distances in mm (None where that point was not seen and labelled) and Dice of the labelled bodies."""
+
+    study: str
+    distances_mm: tuple[float | None, float | None]
+    dice: tuple[float, ...]
+
+
+def _row_of(output: Mapping[str, Any]) -> _Row:
+    """Compare one decollated element of an evaluator's output (probabilities `pred`) with its `label`."""
+    label, maps = output["label"], output["pred"].float().cpu().numpy()
+    affine, points = (np.asarray(label[key].cpu(), float) for key in ("affine", "points"))
+    middle = apply_affine(affine, (np.asarray(maps.shape[1:]) - 1) / 2)
+    found = locate(maps, affine, (float(middle[0]), float(middle[1]), float(middle[2])))
+    weight, target = np.asarray(label["weight"].cpu()), np.asarray(label["target"].cpu())
+    distances = [
+        None if weight[at] < 1 else _CAP_MM if place is None else min(_CAP_MM, float(np.linalg.norm(place - points[at])))
+        for at, place in enumerate(found)
+    ]
+    overlaps = [_dice(maps[at] > 0.5, target[at] > 0.5) for at in (2, 3) if weight[at] > 0 and (target[at] > 0.5).any()]
+    return _Row(str(label["study"]), (distances[0], distances[1]), tuple(overlaps))
+
+
+def _dice(found: Any, true: Any) -> float:
+    return 2 * float((found & true).sum()) / float(found.sum() + true.sum())
+
+
+class _BlockMetric(Metric):
+    """Collects a row per block over an epoch, on all processes."""
+
+    def __init__(
+        self, output_transform: Callable[[Any], Any] = lambda output: output, device: str | torch.device = "cpu"
+    ) -> None:
+        super().__init__(output_transform=output_transform, device=device)
+
+    @reinit__is_reduced
+    def reset(self) -> None:
+        self._rows: list[_Row] = []
+
+    @reinit__is_reduced
+    def update(self, output: Sequence[Mapping[str, Any]]) -> None:
+        self._rows += [_row_of(element) for element in output]
+
+    def _gathered(self) -> list[_Row]:
+        if idist.get_world_size() == 1:
+            return self._rows
+        shares: list[Any] = [None] * idist.get_world_size()
+        torch.distributed.all_gather_object(shares, self._rows)
+        return [row for share in shares for row in share]
+
+
+class RefinementAccuracy(_BlockMetric):
+    """Mean distance of disc and canal (each at most 10 mm) and mean Dice of the bodies, for each data set.
+
+    Computes a mapping such as `{"phantom disc mm": 1.1, "phantom body dice": 0.95, "phantom count": 60.0}`.
+    """
+
+    def compute(self) -> dict[str, float]:
+        rows = self._gathered()
+        result: dict[str, float] = {}
+        for study in sorted({row.study for row in rows}):
+            mine = [row for row in rows if row.study == study]
+            for at, structure in enumerate(_STRUCTURES):
+                distances = [distance for row in mine if (distance := row.distances_mm[at]) is not None]
+                result |= {f"{study} {structure} mm": float(np.mean(distances))} if distances else {}
+            overlaps = [dice for row in mine for dice in row.dice]
+            result |= {f"{study} body dice": float(np.mean(overlaps))} if overlaps else {}
+            result[f"{study} count"] = float(len(mine))
+        return result
+
+
+class Shortfall(RefinementAccuracy):
+    """One number to choose the best network by: the mean over data sets of distances in mm plus ten times what Dice lacks."""
+
+    def compute(self) -> float:  # type: ignore[override]
+        values = super().compute()
+        lacking = [10 * (1 - value) for name, value in values.items() if name.endswith("dice")]
+        return float(np.mean([value for name, value in values.items() if name.endswith("mm")]) + np.mean(lacking or [10.0]))
+
+
+class RefinementTable:
+    """Print the metrics of `RefinementAccuracy` as a table. Attach it to the evaluator.
+
+    Args:
+        metric: Its name among the evaluator's metrics.
+    """
+
+    def __init__(self, metric: str = "refined") -> None:
+        self.metric = metric
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        values: Mapping[str, float] = engine.state.metrics.get(self.metric, {})
+        lines = ["data set          blocks  disc mm  canal mm  body Dice"]
+        for study in [name.removesuffix(" count") for name in values if name.endswith(" count")]:
+            disc, canal, dice = (values.get(f"{study} {name}", float("nan")) for name in ("disc mm", "canal mm", "body dice"))
+            lines.append(f"{study:16s}  {values[f'{study} count']:6.0f}  {disc:7.2f}  {canal:8.2f}  {dice:9.3f}")
+        if idist.get_rank() == 0:
+            _log.info("\n%s", "\n".join(lines))
+
+
+class BlockPictures:
+    """Write the middle slices of blocks with what was seen on them to TensorBoard. Attach it to the evaluator.
+
+    Args:
+        writer: Where to write.
+        count: Pictures per validation: the first blocks.
+    """
+
+    def __init__(self, writer: Any, count: int = 6) -> None:
+        self.writer, self.count = writer, count
+        self._shown = 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _start(self, engine: Engine) -> None:
+        self._shown = 0
+
+    def __call__(self, engine: Engine) -> None:
+        for output in engine.state.output:
+            if self._shown < self.count:
+                self.writer.add_image(f"blocks/{self._shown}", _picture(output), engine.state.epoch)
+                self._shown += 1
+
+
+def _picture(output: Mapping[str, Any]) -> Any:
+    """Grey slice with the disc red, the canal green, the bodies blue: (3, S, A), 0 to 1, head up, front to the left."""
+    image, maps = np.asarray(output["image"].cpu())[0], output["pred"].float().cpu().numpy()
+    middle = image.shape[0] // 2
+    layers = [maps[0], maps[1], 0.5 * maps[2:].max(0)]
+    colored = np.stack([np.clip(0.8 * np.clip(image, 0, 1) + layer, 0, 1)[middle] for layer in layers])
+    return np.ascontiguousarray(np.flip(colored.transpose(0, 2, 1), (1, 2)))
