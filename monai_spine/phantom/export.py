@@ -1,9 +1,9 @@
 """Write simulated studies as the competition lays out its own: DICOM files and tables, and beside them what is true.
 
-OUT/train_images/<study>/<series>/<instance>.dcm
-OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv  sample_submission.csv
-OUT/latents.csv        the hidden narrowing of each target, from which the best possible score follows
-OUT/levels.csv         centres of discs and canal in RAS+ mm
+    OUT/train_images/<study>/<series>/<instance>.dcm
+    OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv  sample_submission.csv
+    OUT/latents.csv        the hidden narrowing of each target, from which the best possible score follows
+    OUT/levels.csv         centres of discs and canal in RAS+ mm
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ class Sequence:
         return float(tissue.proton_density * recovery * np.exp(-self.echo_ms / tissue.t2_ms))
 
 
+
 def sample_sagittal_t1(rng: np.random.Generator) -> Sequence:
     """T1 spin echo as scanners are set for lumbar spines."""
     return Sequence("T1", rng.uniform(500, 700), rng.uniform(8, 15))
