@@ -234,6 +234,14 @@ def prepare_lumbar_volumes(data: Data, output: Output, debug: Debug = False) -> 
     typer.echo(lumbar_volumes.prepare(data, output))
 
 
+@prepare_app.command("midsagittal", no_args_is_help=True)
+def prepare_midsagittal(data: Data, output: Output, debug: Debug = False) -> None:
+    """DATA: real mid-sagittal pictures with points, for the localiser."""
+    from monai_spine.studies import midsagittal
+
+    typer.echo(midsagittal.prepare(data, output))
+
+
 @prepare_app.command("phantom", no_args_is_help=True)
 def prepare_phantom(
     output: Output,

@@ -1,0 +1,121 @@
+"""Real mid-sagittal T2 pictures with eleven points each (discs T12/L1 … L5/S1, vertebrae L1 … L5), as prepared data.
+
+The pictures state no millimetres. Each is given a scale of its own: the mean distance of its neighbouring discs is taken for
+`DISC_SPACING_MM`, the mean of adults. Distances on them are therefore shares of the disc spacing rather than millimetres, and
+nothing that depends on a patient's size may be learnt from them. A picture becomes a volume of one slice, front to the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_spine.anatomy import DISCS, Level, Vertebra
+from monai_spine.errors import OutputError, TableError, UnreadableInputError
+from monai_spine.geometry import Affine, Point, apply_affine
+from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
+from monai_spine.studies.source_table import SourceTable
+from monai_spine.volume import load_picture
+
+__all__ = ["DISC_SPACING_MM", "STUDY", "picture_affine", "prepare"]
+
+STUDY = "midsagittal"
+
+DISC_SPACING_MM = 35.0
+"""Mean distance of neighbouring disc centres in adults (usual range 29–42)."""
+
+_SLICE_MM = 4.5
+_FOLDS, _VALIDATION_FOLD = 5, 2
+_BODIES = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5)
+
+Points = Mapping[str, npt.NDArray[np.float64]]
+
+
+def picture_affine(shape: tuple[int, int], mm_per_px: float) -> Affine:
+    """Affine of a mid-sagittal picture as a volume of one slice (1, columns, rows), centred at the origin, front to the left.
+
+    Args:
+        shape: Rows and columns.
+        mm_per_px: Edge of a pixel.
+    """
+    affine = np.diag([_SLICE_MM, -mm_per_px, -mm_per_px, 1.0])
+    affine[1:3, 3] = mm_per_px * (np.array([shape[1], shape[0]]) - 1) / 2
+    return affine
+
+
+def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
+    """Write the prepared layout of `midsagittal`: one slice per picture, its points, and `datalist.json`.
+
+    Args:
+        data_dir: Folder with `points.csv` and `images/NAME.jpg`.
+        out_dir: Where to write; made if it does not exist.
+
+    Returns:
+        Path of the data list.
+
+    Raises:
+        TableError: `points.csv` is missing, or names what is no structure or no number.
+        UnreadableInputError: A picture is missing or broken.
+        OutputError: Nothing can be written there.
+    """
+    marked = _read_points(Path(data_dir) / "points.csv")
+    cases = [_prepare_case(Path(data_dir) / "images", name, points, Path(out_dir)) for name, points in sorted(marked.items())]
+    names = [case.case for case in cases]
+    validation = names[_VALIDATION_FOLD::_FOLDS]
+    splits = {"training": [name for name in names if name not in validation], "validation": validation}
+    return write_datalist(out_dir, study=STUDY, source="real", cases=cases, splits=splits)
+
+
+def _read_points(path: Path) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+    """Points (x, y) in pixels by picture and structure."""
+    table = SourceTable.read(path, columns=("image", "structure", "x_px", "y_px"))
+    structures = table.one_of("structure", [*(level.label for level in DISCS), *(body.label for body in _BODIES)])
+    table.unique(("image", "structure"))
+    places = np.stack([table.numbers("x_px"), table.numbers("y_px")], axis=1)
+    marked: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
+    for image, structure, place in zip(table.cells["image"], structures, places, strict=True):
+        marked.setdefault(str(image), {})[structure] = place
+    return marked
+
+
+def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> PreparedCase:
+    import nibabel as nib
+
+    picture = load_picture(images / f"{name}.jpg")
+    affine = picture_affine((picture.shape[0], picture.shape[1]), _mm_per_px(name, points))
+    image = Path("volumes") / name / "sagittal_t2_0.nii"
+    try:
+        (out_dir / image).parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(picture.T[None].astype(np.uint8)), affine), out_dir / image)
+    except OSError as error:
+        raise OutputError(
+            f"{out_dir / image} cannot be written ({error.strerror}). Free space there or choose another folder."
+        ) from error
+    places = {structure: _place(affine, point) for structure, point in points.items()}
+    return PreparedCase(
+        case=name,
+        patient=name,
+        volumes=(PreparedVolume(image=image.as_posix(), role="sagittal_t2"),),
+        discs={level: places[level.label] for level in DISCS if level.label in places},
+        vertebrae={body: places[body.label] for body in _BODIES if body.label in places},
+    )
+
+
+def _mm_per_px(name: str, points: Points) -> float:
+    """The scale at which neighbouring discs lie `DISC_SPACING_MM` apart on average."""
+    pairs = [(upper.label, lower.label) for upper, lower in zip(DISCS, DISCS[1:], strict=False)]
+    gaps = [float(np.linalg.norm(points[lower] - points[upper])) for upper, lower in pairs if upper in points and lower in points]
+    if not gaps or min(gaps) < 1:
+        raise UnreadableInputError(
+            f"Picture {name} has no two neighbouring discs a pixel apart in points.csv, so that it has no scale. "
+            "Remove it, or correct its points."
+        )
+    return DISC_SPACING_MM / float(np.mean(gaps))
+
+
+def _place(affine: Affine, point_px: npt.NDArray[np.float64]) -> Point:
+    r, a, s = (float(value) for value in apply_affine(affine, np.array([0.0, *point_px])))
+    return r, a, s
