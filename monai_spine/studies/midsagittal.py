@@ -7,14 +7,15 @@ nothing that depends on a patient's size may be learnt from them. A picture beco
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import DISCS, Level, Vertebra
-from monai_spine.errors import OutputError, TableError, UnreadableInputError
+from monai_spine.anatomy import DISCS, Vertebra
+from monai_spine.errors import OutputError, UnreadableInputError
 from monai_spine.geometry import Affine, Point, apply_affine
 from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
 from monai_spine.studies.source_table import SourceTable
@@ -106,7 +107,7 @@ def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> Pre
 
 def _mm_per_px(name: str, points: Points) -> float:
     """The scale at which neighbouring discs lie `DISC_SPACING_MM` apart on average."""
-    pairs = [(upper.label, lower.label) for upper, lower in zip(DISCS, DISCS[1:], strict=False)]
+    pairs = [(upper.label, lower.label) for upper, lower in itertools.pairwise(DISCS)]
     gaps = [float(np.linalg.norm(points[lower] - points[upper])) for upper, lower in pairs if upper in points and lower in points]
     if not gaps or min(gaps) < 1:
         raise UnreadableInputError(

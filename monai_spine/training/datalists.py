@@ -42,7 +42,7 @@ def localizer_items(datalist: Datalist, split: str) -> list[Item]:
     """One item per sagittal volume.
 
     Returns:
-        Dicts with `image` (absolute path), `bodies` (absolute path, or None where no label map exists), `points` ((12, 3)
+        Dicts with `image` (absolute path), `bodies` (absolute path, empty where there is no label map), `points` ((12, 3)
         float32 RAS+ mm in the order of `POINT_NAMES`; NaN where not labelled), `estimated` ((12,) bool), `marked` ((7,) float32,
         1 where the label map marks that body), `case`, `study`, `volume` (path in the data set), `role`.
     """
@@ -60,7 +60,7 @@ def _localizer_item(datalist: Datalist, case: PreparedCase, volume: PreparedVolu
     nowhere = (np.nan, np.nan, np.nan)
     return {
         "image": str((datalist.root / volume.image).resolve()),
-        "bodies": None if volume.bodies is None else str((datalist.root / volume.bodies).resolve()),
+        "bodies": "" if volume.bodies is None else str((datalist.root / volume.bodies).resolve()),
         "points": np.array([known.get(name, nowhere) for name in POINT_NAMES], dtype=np.float32),
         "estimated": np.array([name in case.estimated for name in POINT_NAMES]),
         "marked": np.array([volume.bodies is not None and body in volume.bodies_labelled for body in BODIES], dtype=np.float32),

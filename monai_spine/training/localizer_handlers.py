@@ -13,8 +13,12 @@ import numpy.typing as npt
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from monai.utils import ImageMetaKey
 
+from monai_spine.level_refinement import LevelRefiner
 from monai_spine.training.localizer_metrics import found_levels
+from monai_spine.volume import load_nifti
+from monai_spine.weights import find_bundle
 
 __all__ = [
     "DecodeLevels",
@@ -53,10 +57,21 @@ def _moved(tensor: Any, device: Any, non_blocking: bool) -> torch.Tensor:
 
 
 class DecodeLevels:
-    """Postprocessing of one decollated output: adds `levels`, decoded from `pred` (probabilities) and the image's affine."""
+    """Postprocessing of one decollated output: adds `levels`, decoded from `pred` (probabilities) and the image's affine.
+
+    Args:
+        refiner: Name of the bundle whose network looks again at each disc on the scan itself, as an analysis does; None: the
+            levels stay as the localiser's own grid shows them.
+    """
+
+    def __init__(self, refiner: str | None = None) -> None:
+        self.refiner = None if refiner is None else LevelRefiner(find_bundle(refiner))
 
     def __call__(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        return {**output, "levels": found_levels(output)}
+        levels = found_levels(output)
+        if levels is not None and self.refiner is not None:
+            levels = self.refiner(load_nifti(output["image"].meta[ImageMetaKey.FILENAME_OR_OBJ]), levels)
+        return {**output, "levels": levels}
 
 
 class LevelTable:

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import ignite.distributed as idist
+import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import torch
 from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced
 
 from monai_spine.anatomy import DISCS
 from monai_spine.errors import LevelsNotFoundError
+from monai_spine.geometry import Affine, apply_affine, invert_affine
 from monai_spine.level_decoding import decode_levels
-from monai_spine.level_inference import maps_of, scan_of
-from monai_spine.levels import BODY_VALUES, Levels
+from monai_spine.level_inference import Scan, maps_of, scan_of
+from monai_spine.levels import BODY_VALUES, BodyMap, Levels
 from monai_spine.training.datalists import POINT_NAMES
 
 __all__ = ["CAP_MM", "BodyDice", "CappedDistance", "LevelAccuracy", "LevelRow", "found_levels", "rows_of"]
@@ -63,19 +66,28 @@ def found_levels(output: Mapping[str, Any]) -> Levels | None:
 
 
 def rows_of(output: Mapping[str, Any]) -> list[LevelRow]:
-    """Compare one element of an evaluator's output with its `label` (points, estimated, and where it comes from)."""
-    label, levels = output["label"], output["levels"]
+    """Compare one element of an evaluator's output with its `label` (points, estimated, and where it comes from).
+
+    Points that lie outside the scan are left out.
+    """
+    label, levels, scan = output["label"], output["levels"], scan_of(output["image"])
     where = {key: label[key] for key in ("study", "case", "volume", "role")}
     points, estimated = np.asarray(label["points"].cpu(), float), np.asarray(label["estimated"].cpu(), bool)
     rows = []
     for index, name in enumerate(POINT_NAMES):
-        if estimated[index] or not np.isfinite(points[index]).all():
+        if estimated[index] or not np.isfinite(points[index]).all() or not (scan is None or _is_inside(points[index], scan)):
             continue
         found = None if levels is None else levels.point_of(DISCS[index % len(DISCS)])
         place = None if found is None else found.disc_ras_mm if name.startswith("disc") else found.canal_ras_mm
         distance = np.inf if place is None else float(np.linalg.norm(np.asarray(place) - points[index]))
         rows.append(LevelRow(**where, name=name, distance_mm=distance, confidence=0.0 if found is None else found.confidence))
     return rows
+
+
+def _is_inside(point_ras_mm: npt.NDArray[np.float64], scan: Scan) -> bool:
+    """Whether a voxel of the scan holds the point."""
+    place = apply_affine(invert_affine(np.asarray(scan[0], float)), point_ras_mm)
+    return bool(((place >= -0.5) & (place <= np.asarray(scan[1]) - 0.5)).all())
 
 
 class _RowMetric(Metric):
@@ -144,12 +156,24 @@ class LevelAccuracy(_RowMetric):
         for study in sorted({row.study for row in rows}):
             of_study = [row for row in rows if row.study == study]
             result |= _volumes(study, of_study) | _by_structure(study, of_study)
+            result |= _distances(f"{study} disc, surest volume of a case", _surest(of_study))
             if self.detailed:
                 for name in POINT_NAMES:
                     result |= _distances(f"{study} {name}", [row for row in of_study if row.name == name])
                 for role in sorted({row.role for row in of_study}):
                     result |= _by_structure(f"{study} {role}", [row for row in of_study if row.role == role])
         return result
+
+
+def _surest(rows: Sequence[LevelRow]) -> list[LevelRow]:
+    """The discs of each case on the volume that an analysis would take: the one with the greatest sum of confidences."""
+    trust: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.name.startswith("disc"):
+            of_case = trust.setdefault(row.case, {})
+            of_case[row.volume] = of_case.get(row.volume, 0.0) + row.confidence
+    best = {max(volumes, key=lambda volume: volumes[volume]) for volumes in trust.values()}
+    return [row for row in rows if row.volume in best and row.name.startswith("disc")]
 
 
 def _by_structure(prefix: str, rows: Sequence[LevelRow]) -> dict[str, float]:
@@ -184,18 +208,31 @@ def _volumes(study: str, rows: Sequence[LevelRow]) -> dict[str, float]:
     return {f"{study} cases": float(len(cases)), f"{study} volumes": float(len(volumes)), **shares}
 
 
+def _on_grid(bodies: BodyMap, affine: Affine, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """A label map at the voxels of another grid, by the nearest; 0 outside."""
+    voxels = np.moveaxis(np.indices(shape), 0, -1)
+    places = np.rint(apply_affine(invert_affine(bodies.affine) @ affine, voxels)).astype(int)
+    inside = np.asarray(((places >= 0) & (places < bodies.array.shape)).all(-1))
+    i, j, k = np.moveaxis(np.where(inside[..., None], places, 0), -1, 0)
+    return np.asarray(np.where(inside, bodies.array[i, j, k], 0))
+
+
 class BodyDice(_RowMetric):
-    """Mean Dice of the labelled vertebral bodies that are in view, under their own names; data sets count alike."""
+    """Mean Dice of the labelled vertebral bodies, under their own names, on the label maps' own grids; data sets count alike."""
 
     def _rows_of(self, element: Mapping[str, Any]) -> list[Any]:
         label, levels = element["label"], element["levels"]
-        truth, marked = np.asarray(label["bodies"].cpu())[0], np.asarray(label["marked"].cpu())
+        if not label["bodies"]:
+            return []
+        stored, marked = nib.load(label["bodies"]), np.asarray(label["marked"].cpu())
+        truth = np.asarray(stored.dataobj)
+        bodies = None if levels is None else levels.bodies
+        found = np.zeros_like(truth) if bodies is None else _on_grid(bodies, np.asarray(stored.affine, float), truth.shape)
         rows = []
         for position, (vertebra, value) in enumerate(BODY_VALUES.items()):
-            mask = truth == value
+            mask, mine = truth == value, found == value
             if marked[position] and mask.any():
-                found = np.zeros_like(mask) if levels is None or levels.bodies is None else levels.bodies.array == value
-                dice = 2 * float((mask & found).sum()) / float(mask.sum() + found.sum())
+                dice = 2 * float((mask & mine).sum()) / float(mask.sum() + mine.sum())
                 rows.append((label["study"], label["volume"], vertebra.label, dice))
         return rows
 

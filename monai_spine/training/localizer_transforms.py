@@ -31,7 +31,7 @@ class LoadBodiesd(MapTransform):
     """Load the bodies' label map onto the grid of the image; all zero where an item has none (its `marked` is zero then).
 
     Args:
-        keys: Path of a label map, or None.
+        keys: Path of a label map, or nothing.
         image_key: The image, already on the network's grid.
     """
 
@@ -45,7 +45,7 @@ class LoadBodiesd(MapTransform):
         image = result[self.image_key]
         for key in self.key_iterator(result):
             labels = torch.zeros(image.shape, dtype=torch.uint8)
-            if result[key] is not None:
+            if result[key]:
                 stored = nib.load(result[key])
                 source = MetaTensor(torch.as_tensor(np.asarray(stored.dataobj, np.float32))[None], torch.as_tensor(stored.affine))
                 labels = self.resample(source, dst_affine=image.affine, spatial_size=image.shape[1:]).to(torch.uint8)

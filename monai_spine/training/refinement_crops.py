@@ -164,9 +164,9 @@ class RefinementCrops(Dataset[dict[str, Any]]):
             "study": item["study"],
         }
 
-    def _masks(self, path: str | None, affine: Affine, values: Sequence[int]) -> npt.NDArray[np.float32]:
+    def _masks(self, path: str, affine: Affine, values: Sequence[int]) -> npt.NDArray[np.float32]:
         """Share of each voxel that is a body, (bodies, R, A, S); zero where there is no label map."""
-        if path is None:
+        if not path:
             return np.zeros((len(CHANNELS) - 2, *self.block.shape), np.float32)
         stored = nib.load(path)
         labels = np.asarray(stored.dataobj)
