@@ -24,7 +24,16 @@ from monai_spine.sampling import sample_linear
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
 
-__all__ = ["CHANNELS", "DiscBlock", "LevelRefiner", "block_affine", "column_direction", "locate"]
+__all__ = [
+    "CHANNELS",
+    "DiscBlock",
+    "LevelRefiner",
+    "block_affine",
+    "column_direction",
+    "cut_blocks",
+    "locate",
+    "refine_levels",
+]
 
 Floats = npt.NDArray[np.float64]
 Maps = npt.NDArray[np.float32]
@@ -71,15 +80,16 @@ class DiscBlock:
 
 
 def column_direction(points_ras_mm: Sequence[Point] | Floats, index: int) -> Floats:
-    """Unit vector up the column at one of several discs, from its neighbours; the scanner's own up where there are none.
+    """Unit vector up the column at one of several discs, from the nearest known ones; the scanner's own up where there are none.
 
     Args:
         points_ras_mm: (N, 3) centres from the head down; rows with NaN are not known.
         index: Which of them.
     """
     points = np.asarray(points_ras_mm, float)
-    known = [at for at in range(len(points)) if np.isfinite(points[at]).all()]
-    near = [at for at in known if abs(at - index) <= 1]
+    known = np.flatnonzero(np.isfinite(points).all(1))
+    above, below = known[known < index][-1:], known[known > index][:1]
+    near = [*above, index, *below]
     if len(near) < 2:
         return np.array([0.0, 0.0, 1.0])
     step = points[near[0]] - points[near[-1]]
@@ -108,6 +118,21 @@ def block_affine(scan_affine: Affine, disc_ras_mm: Point | Floats, up: Floats, b
     center = np.asarray(disc_ras_mm) + axes @ np.asarray(block.center_mm)
     affine[:3, 3] = center - affine[:3, :3] @ ((np.asarray(block.shape) - 1) / 2)
     return affine
+
+
+def cut_blocks(volume: Volume, levels: Levels, block: DiscBlock, preprocessing: Any) -> tuple[torch.Tensor, list[Affine]]:
+    """What the network is shown of each level: (levels, 1, R, A, S), and the affines of these blocks.
+
+    Args:
+        volume: Scan to cut from.
+        levels: Where its discs are.
+        block: What is cut around each.
+        preprocessing: The bundle's, on dicts with `image`.
+    """
+    points = [found.disc_ras_mm for found in levels.levels]
+    affines = [block_affine(volume.affine, point, column_direction(points, at), block) for at, point in enumerate(points)]
+    blocks = [torch.from_numpy(resample_block(volume, affine, block.shape))[None] for affine in affines]
+    return torch.stack([torch.as_tensor(preprocessing({"image": one})["image"]) for one in blocks]), affines
 
 
 @dataclass(frozen=True)
@@ -140,29 +165,33 @@ class LevelRefiner:
         A point that the finer look does not show stays where it was. Names, confidences and flags stay, but for
         `canal_not_seen`, which is decided anew.
         """
-        looks = self._looks(volume, levels)
-        bodies = _Bodies.on(volume)
-        for look in looks:
-            bodies.add(look)
-        confidence = {look.level.level: look.level.confidence for look in looks}
-        return replace(
-            levels,
-            levels=tuple(_refined(look) for look in looks),
-            vertebrae=bodies.vertebrae(confidence),
-            bodies=bodies.map(),
-        )
-
-    def _looks(self, volume: Volume, levels: Levels) -> list[_Look]:
-        points = [found.disc_ras_mm for found in levels.levels]
-        affines = [
-            block_affine(volume.affine, point, column_direction(points, at), self.block) for at, point in enumerate(points)
-        ]
-        blocks = [torch.from_numpy(resample_block(volume, affine, self.block.shape))[None] for affine in affines]
-        batch = torch.stack([torch.as_tensor(self.preprocessing({"image": block})["image"]) for block in blocks])
+        batch, affines = cut_blocks(volume, levels, self.block, self.preprocessing)
         with torch.inference_mode():
             logits = self.inferer(batch.to(self.device), self.network)
-        answers = [self.postprocessing({"pred": answer})["pred"].float().cpu().numpy() for answer in logits]
-        return [_Look(*seen) for seen in zip(levels.levels, answers, affines, strict=True)]
+        maps = [self.postprocessing({"pred": answer})["pred"].float().cpu().numpy() for answer in logits]
+        return refine_levels(volume, levels, affines=affines, maps=maps)
+
+
+def refine_levels(volume: Volume, levels: Levels, *, affines: Sequence[Affine], maps: Sequence[Maps]) -> Levels:
+    """The same levels, seen at a finer grid; see `LevelRefiner.__call__`.
+
+    Args:
+        volume: Scan that the blocks were cut from.
+        levels: As the localiser found them.
+        affines: Of the block around each level.
+        maps: (4, R, A, S) probabilities on each block.
+    """
+    looks = [_Look(*seen) for seen in zip(levels.levels, maps, affines, strict=True)]
+    bodies = _Bodies.on(volume)
+    for look in looks:
+        bodies.add(look)
+    confidence = {look.level.level: look.level.confidence for look in looks}
+    return replace(
+        levels,
+        levels=tuple(_refined(look) for look in looks),
+        vertebrae=bodies.vertebrae(confidence),
+        bodies=bodies.map(),
+    )
 
 
 def _refined(look: _Look) -> LevelPoint:
