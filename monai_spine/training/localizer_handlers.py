@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 from monai.utils import ImageMetaKey
 
 from monai_spine.level_refinement import LevelRefiner
+from monai_spine.training.level_files import write_levels
 from monai_spine.training.localizer_metrics import found_levels
 from monai_spine.volume import load_nifti
 from monai_spine.weights import find_bundle
@@ -174,11 +175,8 @@ class SaveLevels:
 
     def __call__(self, engine: Engine) -> None:
         for output in engine.state.output:
-            source = self.output_dir / self._place(output)
-            path = source.with_name(f"{source.name.removesuffix('.gz').removesuffix('.nii')}_levels.json")
-            path.parent.mkdir(parents=True, exist_ok=True)
             levels = output["levels"] if "levels" in output else found_levels(output)
-            path.write_text(json.dumps(_document(levels), indent=1), encoding="utf-8")
+            write_levels(self.output_dir / self._place(output), levels)
 
     def _place(self, output: Mapping[str, Any]) -> Path:
         """Where an image lies below its data set's folder."""
@@ -205,25 +203,3 @@ class SaveMetrics:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             values = {name: value for name, value in engine.state.metrics.items() if isinstance(value, (int, float))}
             self.path.write_text(json.dumps(values, indent=1), encoding="utf-8")
-
-
-def _document(levels: Any) -> dict[str, Any]:
-    if levels is None:
-        return {"levels": [], "vertebrae": [], "flags": ["no_lumbar_spine_found"]}
-    return {
-        "levels": [
-            {
-                "level": found.level.label,
-                "point_ras_mm": list(found.disc_ras_mm),
-                "canal_ras_mm": None if found.canal_ras_mm is None else list(found.canal_ras_mm),
-                "confidence": found.confidence,
-                "flags": list(found.flags),
-            }
-            for found in levels.levels
-        ],
-        "vertebrae": [
-            {"vertebra": body.vertebra.label, "point_ras_mm": list(body.point_ras_mm), "confidence": body.confidence}
-            for body in levels.vertebrae
-        ],
-        "flags": list(levels.flags),
-    }

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from monai_spine.anatomy import DISCS
 from monai_spine.crops import resample_block
+from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, apply_affine, invert_affine
 from monai_spine.level_refinement import CHANNELS, DiscBlock, block_affine, column_direction
 from monai_spine.sampling import sample_linear
@@ -78,14 +79,17 @@ def refinement_items(
         limit: At most so many volumes of each folder.
 
     Raises:
-        TableError: A folder has no data list, or none of them has anything in this split.
+        TableError: A folder has no data list, none of them has anything in this split, or no disc of it was seen and labelled.
     """
-    return [
+    items = [
         {**item, "disc": disc}
         for item in mixed_items(datalists, split, limit=limit)
         for disc in range(len(DISCS))
         if np.isfinite(item["points"][disc]).all() and not item["estimated"][disc]
     ]
+    if not items:
+        raise TableError(f"No disc is labelled in split {split!r} of {datalists}. Prepare data whose discs were seen.")
+    return items
 
 
 class RefinementCrops(Dataset[dict[str, Any]]):
