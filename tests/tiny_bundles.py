@@ -1,4 +1,5 @@
-"""Bundles for tests of what surrounds the networks: a localiser that draws one column into any scan, and untrained graders."""
+"""Bundles for tests of what surrounds the networks: a localiser and a refiner that draw one column into any scan, and untrained
+graders."""
 
 from __future__ import annotations
 
@@ -8,16 +9,19 @@ from typing import Any
 
 import torch
 
-from monai_spine.anatomy import LEVELS, Condition
-from monai_spine.models import GRADERS, LOCALIZER
+from monai_spine.anatomy import DISCS, LEVELS, Condition
+from monai_spine.models import GRADERS, LOCALIZER, REFINER
 from monai_spine.weights import record_weights
 
 DISC_STEP = 9
 """Voxels of 4 mm from one drawn disc to the next."""
 
+BLOCK = {"shape": [8, 24, 32], "spacing_mm": [4.0, 3.0, 3.0], "center_mm": [0.0, -6.0, 0.0]}
+"""What the refiner is shown of each disc."""
+
 
 class DrawnColumn(torch.nn.Module):
-    """Logits (B, 16, R, A, S) of a straight column in the middle of the grid, whatever the image shows."""
+    """Logits (B, 18, R, A, S) of a straight column in the middle of the grid, whatever the image shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +30,7 @@ class DrawnColumn(torch.nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         r, a, s = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in image.shape[2:])
         grid = torch.meshgrid(r, a, s, indexing="ij")
-        heights = [DISC_STEP * (2 - number) for number in range(5)]
+        heights = [DISC_STEP * (3 - number) for number in range(len(DISCS))]
         discs = [self._blob(grid, 0, height) for height in heights]
         canals = [self._blob(grid, -6, height) for height in heights]
         bodies = [self._blob(grid, 0, 2.5 * DISC_STEP - DISC_STEP * number, 9.0) for number in range(6)]
@@ -38,7 +42,7 @@ class DrawnColumn(torch.nn.Module):
 
 
 class LopsidedDiscs(torch.nn.Module):
-    """Logits (B, 16, R, A, S) that call whatever is bright a disc of any name, more so on the right, and the lowest rows too."""
+    """Logits (B, 18, R, A, S) that call whatever is bright a disc of any name, more so on the right, and the lowest rows too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,12 +54,34 @@ class LopsidedDiscs(torch.nn.Module):
         discs = self.steepness * (smooth * ramp - 0.4)
         discs[..., image.shape[3] // 2, :2] = self.steepness / 2
         nothing = torch.full_like(image, -10.0)
-        return torch.cat([discs.expand(-1, 5, -1, -1, -1), nothing.expand(-1, 11, -1, -1, -1)], dim=1)
+        return torch.cat([discs.expand(-1, 6, -1, -1, -1), nothing.expand(-1, 12, -1, -1, -1)], dim=1)
+
+
+class DrawnLevel(torch.nn.Module):
+    """Logits (B, 4, R, A, S) of a disc, its canal and boxes for the bodies beside it, whatever the image shows.
+
+    Args:
+        aside_mm: How far from where the block expects it the disc is drawn, along right, front, up; all else moves with it.
+    """
+
+    def __init__(self, aside_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
+        super().__init__()
+        self.height = torch.nn.Parameter(torch.tensor(6.0))
+        self.aside_mm = aside_mm
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        axes = zip(image.shape[2:], BLOCK["spacing_mm"], BLOCK["center_mm"], self.aside_mm, strict=True)
+        places = [(torch.arange(size) - (size - 1) / 2) * edge + middle - aside for size, edge, middle, aside in axes]
+        r, a, s = torch.meshgrid(*places, indexing="ij")
+        points = [torch.exp(-(r**2 + (a + behind) ** 2 + s**2) / (2 * 4.0**2)) for behind in (0.0, 24.0)]
+        bodies = [((r.abs() < 20) & (a.abs() < 16) & ((s - up).abs() < 13)).float() for up in (18.0, -18.0)]
+        return (self.height * (2 * torch.stack([*points, *bodies]) - 1)).expand(image.shape[0], -1, -1, -1, -1)
 
 
 def write_bundles(folder: Path) -> Path:
-    """Write the four bundles that an analysis needs. Returns `folder`."""
+    """Write the five bundles that an analysis needs. Returns `folder`."""
     _write(folder / LOCALIZER, _localizer(), DrawnColumn(), "simulated")
+    _write(folder / REFINER, _refiner(), DrawnLevel(), "simulated")
     for condition, name in GRADERS.items():
         torch.manual_seed(0)
         config = _grader(condition)
@@ -89,6 +115,19 @@ def _localizer() -> dict[str, Any]:
                 {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
                 {"_target_": "Spacingd", "keys": "image", "pixdim": [4.0, 4.0, 4.0]},
             ],
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]},
+    }
+
+
+def _refiner() -> dict[str, Any]:
+    return {
+        "crop": BLOCK,
+        "network_def": {"_target_": "tiny_bundles.DrawnLevel"},
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "EnsureTyped", "keys": "image", "track_meta": False}],
         },
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]},

@@ -108,7 +108,7 @@ def test_localizer_items_say_what_is_labelled(tmp_path):
     known = [name for name, point in zip(POINT_NAMES, item["points"], strict=True) if np.isfinite(point).all()]
     assert known == ["disc L4/L5", "canal L4/L5"]
     assert [name for name, flag in zip(POINT_NAMES, item["estimated"], strict=True) if flag] == ["canal L4/L5"]
-    assert item["marked"].tolist() == [1, 0, 0, 0, 0, 1]
+    assert item["marked"].tolist() == [1, 0, 0, 0, 0, 1, 0]
 
 
 def test_no_key_begins_with_another_and_an_underscore(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_spine.anatomy import LEVELS, Level, Vertebra
+from monai_spine.anatomy import DISCS, LEVELS, Level, Vertebra
 from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis, invert_affine
 from monai_spine.level_candidates import LocalizerMaps, find_candidates
@@ -21,9 +21,9 @@ from monai_spine.weights import find_bundle
 
 SHAPE = (12, 80, 128)
 AFFINE = affine_from_spacing((4.0, 2.0, 2.0), center_ras_mm=(3.0, -20.0, 8.0), shape=SHAPE)
-DISCS = np.array([[3.0, -5.0 + 6 * np.cos(step - 2), 78.0 - 35.0 * step] for step in range(5)])
-_DOWN = np.gradient(DISCS, axis=0) / np.linalg.norm(np.gradient(DISCS, axis=0), axis=1, keepdims=True)
-CANALS = DISCS + 22.0 * np.cross([1.0, 0.0, 0.0], _DOWN) * np.sign(_DOWN[:, 2:])
+CENTRES = np.array([[3.0, -5.0 + 6 * np.cos(step - 3), 95.0 - 35.0 * step] for step in range(6)])
+_DOWN = np.gradient(CENTRES, axis=0) / np.linalg.norm(np.gradient(CENTRES, axis=0), axis=1, keepdims=True)
+CANALS = CENTRES + 22.0 * np.cross([1.0, 0.0, 0.0], _DOWN) * np.sign(_DOWN[:, 2:])
 """Behind each disc at its own height: square to the column there."""
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -37,7 +37,7 @@ def drawn(points: np.ndarray, heights: list[float] | None = None) -> np.ndarray:
 def maps_with(discs: np.ndarray, *, canals: np.ndarray | None = None) -> LocalizerMaps:
     bodies = np.zeros((6, *SHAPE), np.float32)
     half = np.array([0, 0, 17.5])
-    centers = np.concatenate([DISCS[:1] + half, (DISCS[1:] + DISCS[:-1]) / 2, DISCS[-1:] - half])
+    centers = np.concatenate([(CENTRES[1:] + CENTRES[:-1]) / 2, CENTRES[-1:] - half])
     voxels = np.stack(np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij"), -1)
     places = apply_affine(AFFINE, voxels)
     for position, center in enumerate(centers):
@@ -46,9 +46,9 @@ def maps_with(discs: np.ndarray, *, canals: np.ndarray | None = None) -> Localiz
 
 
 def test_every_level_is_found_within_a_millimetre():
-    levels = decode_levels(maps_with(drawn(DISCS)), series_instance_uid="1.2.3")
-    assert [found.level for found in levels.levels] == list(LEVELS)
-    for found, disc, canal in zip(levels.levels, DISCS, CANALS, strict=True):
+    levels = decode_levels(maps_with(drawn(CENTRES)), series_instance_uid="1.2.3")
+    assert [found.level for found in levels.levels] == list(DISCS)
+    for found, disc, canal in zip(levels.levels, CENTRES, CANALS, strict=True):
         np.testing.assert_allclose(found.disc_ras_mm, disc, atol=1.0)
         np.testing.assert_allclose(found.canal_ras_mm, canal, atol=1.0)
         assert found.confidence > 0.9
@@ -58,36 +58,43 @@ def test_every_level_is_found_within_a_millimetre():
 
 
 def test_bodies_are_labelled_as_the_column_is_numbered():
-    levels = decode_levels(maps_with(drawn(DISCS)))
+    levels = decode_levels(maps_with(drawn(CENTRES)))
     assert [body.vertebra for body in levels.vertebrae] == [Vertebra(name) for name in ("L1", "L2", "L3", "L4", "L5", "S1")]
-    np.testing.assert_allclose(levels.vertebrae[2].point_ras_mm, (DISCS[1] + DISCS[2]) / 2, atol=2.5)
+    np.testing.assert_allclose(levels.vertebrae[2].point_ras_mm, (CENTRES[2] + CENTRES[3]) / 2, atol=2.5)
     assert set(np.unique(levels.bodies.array)) == {0, 1, 2, 3, 4, 5, 6}
 
 
 def test_one_channel_that_is_wrong_does_not_break_the_numbering():
-    discs = drawn(DISCS)
-    discs[1] = drawn(DISCS[2:3], [0.7])[0]
-    discs[2] = drawn(DISCS[1:2], [0.6])[0]
+    discs = drawn(CENTRES)
+    discs[1] = drawn(CENTRES[2:3], [0.7])[0]
+    discs[2] = drawn(CENTRES[1:2], [0.6])[0]
     levels = decode_levels(maps_with(discs))
-    assert [found.level for found in levels.levels] == list(LEVELS)
+    assert [found.level for found in levels.levels] == list(DISCS)
     heights = [found.disc_ras_mm[2] for found in levels.levels]
     assert heights == sorted(heights, reverse=True)
 
 
 def test_a_weak_disc_between_sure_ones_keeps_the_names_of_the_others():
-    levels = decode_levels(maps_with(drawn(DISCS, [0.9, 0.9, 0.02, 0.9, 0.9])))
-    assert [found.level for found in levels.levels] == [Level.L1_L2, Level.L2_L3, Level.L4_L5, Level.L5_S1]
+    levels = decode_levels(maps_with(drawn(CENTRES, [0.9, 0.9, 0.9, 0.02, 0.9, 0.9])))
+    assert [found.level for found in levels.levels] == [level for level in DISCS if level is not Level.L3_L4]
 
 
 def test_what_is_not_seen_is_absent_and_the_missing_sacrum_is_said():
-    levels = decode_levels(maps_with(drawn(DISCS, [0.9, 0.9, 0.9, 0.9, 0.0])))
-    assert [found.level for found in levels.levels] == list(LEVELS[:4])
+    levels = decode_levels(maps_with(drawn(CENTRES, [0.9, 0.9, 0.9, 0.9, 0.9, 0.0])))
+    assert [found.level for found in levels.levels] == list(DISCS[:5])
     assert "sacrum_not_seen" in levels.flags
 
 
+def test_a_scan_that_begins_below_t12_l1_is_no_worse_for_it():
+    levels = decode_levels(maps_with(drawn(CENTRES, [0.0, 0.9, 0.9, 0.9, 0.9, 0.9])))
+    assert [found.level for found in levels.levels] == list(LEVELS)
+    assert levels.vertebrae[0].vertebra is Vertebra.L1
+    assert levels.flags == ()
+
+
 def test_two_names_that_are_as_likely_are_called_ambiguous():
-    shifted = drawn(DISCS, [0.45, 0.45, 0.45, 0.45, 0.0])
-    shifted[1:] = np.maximum(shifted[1:], drawn(DISCS[:4], [0.45] * 4))
+    shifted = drawn(CENTRES, [0.45, 0.45, 0.45, 0.45, 0.45, 0.0])
+    shifted[1:] = np.maximum(shifted[1:], drawn(CENTRES[:5], [0.45] * 5))
     maps = maps_with(shifted)
     blind = LocalizerMaps(maps.discs, maps.canals, np.zeros_like(maps.bodies), AFFINE)
     levels = decode_levels(blind)
@@ -96,49 +103,49 @@ def test_two_names_that_are_as_likely_are_called_ambiguous():
 
 
 def test_a_disc_that_peaks_twice_is_one_disc():
-    twice = drawn(DISCS)
-    twice[2] = np.maximum(twice[2], drawn(np.add(DISCS[2:3], [0.0, 13.0, 0.0]), [0.88])[0])
+    twice = drawn(CENTRES)
+    twice[2] = np.maximum(twice[2], drawn(np.add(CENTRES[2:3], [0.0, 13.0, 0.0]), [0.88])[0])
     levels = decode_levels(maps_with(twice))
-    assert [found.level for found in levels.levels] == list(LEVELS)
+    assert [found.level for found in levels.levels] == list(DISCS)
     assert min(found.confidence for found in levels.levels) > 0.9
     assert levels.flags == ()
 
 
 def test_a_canal_that_is_not_seen_is_none_and_flagged():
-    levels = decode_levels(maps_with(drawn(DISCS), canals=np.zeros((5, *SHAPE), np.float32)))
+    levels = decode_levels(maps_with(drawn(CENTRES), canals=np.zeros((6, *SHAPE), np.float32)))
     assert all(found.canal_ras_mm is None and "canal_not_seen" in found.flags for found in levels.levels)
 
 
 def test_noise_has_no_levels():
-    noise = np.random.default_rng(0).uniform(0, 0.07, (5, *SHAPE)).astype(np.float32)
+    noise = np.random.default_rng(0).uniform(0, 0.07, (6, *SHAPE)).astype(np.float32)
     with pytest.raises(LevelsNotFoundError, match="at least 2 are needed"):
         decode_levels(maps_with(noise))
 
 
 def test_one_disc_alone_is_no_column():
     with pytest.raises(LevelsNotFoundError, match="1 discs could be named"):
-        decode_levels(maps_with(drawn(DISCS, [0, 0, 0.9, 0, 0])))
+        decode_levels(maps_with(drawn(CENTRES, [0, 0, 0, 0.9, 0, 0])))
 
 
 def test_candidates_come_from_the_head_down_with_evidence_for_each_name():
-    candidates = find_candidates(maps_with(drawn(DISCS)))
-    assert len(candidates) == 5
-    assert np.argmax([candidate.evidence for candidate in candidates], axis=1).tolist() == [0, 1, 2, 3, 4]
+    candidates = find_candidates(maps_with(drawn(CENTRES)))
+    assert len(candidates) == 6
+    assert np.argmax([candidate.evidence for candidate in candidates], axis=1).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_an_answer_with_other_channels_is_refused():
-    with pytest.raises(WeightsError, match=r"\(16, i, j, k\) is needed"):
+    with pytest.raises(WeightsError, match=r"\(18, i, j, k\) is needed"):
         maps_of(np.zeros((3, 4, 4, 4)), np.eye(4))
 
 
 def test_maps_are_zero_outside_the_scan():
     grid, scan = np.diag([4.0, 2.0, 2.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
     grid[:3, 3], scan[:3, 3] = (-8.0, -4.0, 0.0), (3.5, -2.5, 0.5)
-    maps = maps_of(np.ones((16, 5, 6, 8), np.float32), grid, scan=(scan, (8, 6, 11)))
+    maps = maps_of(np.ones((18, 5, 6, 8), np.float32), grid, scan=(scan, (8, 6, 11)))
     inside = np.argwhere(maps.discs[0])
     np.testing.assert_array_equal(apply_affine(grid, inside.min(0)), [-4, -2, 0])
     np.testing.assert_array_equal(apply_affine(grid, inside.max(0)), [4, 2, 10])
-    assert maps_of(np.ones((16, 5, 6, 8), np.float32), grid).discs.all()
+    assert maps_of(np.ones((18, 5, 6, 8), np.float32), grid).discs.all()
 
 
 class BrightDiscs(torch.nn.Module):
@@ -148,8 +155,8 @@ class BrightDiscs(torch.nn.Module):
         smooth = image
         for _ in range(2):
             smooth = torch.nn.functional.avg_pool3d(smooth, (3, 7, 7), stride=1, padding=(1, 3, 3))
-        discs = (12 * (smooth - 0.4)).expand(-1, 5, -1, -1, -1)
-        return torch.cat([discs, torch.full_like(image, -10.0).expand(-1, 11, -1, -1, -1)], dim=1)
+        discs = (12 * (smooth - 0.4)).expand(-1, 6, -1, -1, -1)
+        return torch.cat([discs, torch.full_like(image, -10.0).expand(-1, 12, -1, -1, -1)], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +165,10 @@ def localizer() -> LevelLocalizer:
 
 
 def bright_volume() -> Volume:
-    shape = (13, 150, 220)
+    shape = (13, 150, 240)
     affine = affine_from_spacing((4.4, 1.1, 1.1), center_ras_mm=(5.0, -10.0, 8.0), shape=shape)
     places = apply_affine(affine, np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij"), -1))
-    array = sum(np.exp(-((places - disc) ** 2).sum(-1) / (2 * 5.0**2)) for disc in DISCS)
+    array = sum(np.exp(-((places - disc) ** 2).sum(-1) / (2 * 5.0**2)) for disc in CENTRES)
     return Volume(np.asarray(1000 * array, np.float32), affine, slice_axis=0)
 
 
@@ -170,7 +177,7 @@ def points_of(localizer: LevelLocalizer, volume: Volume) -> np.ndarray:
 
 
 def test_points_on_a_volume_are_in_ras_millimetres(localizer):
-    np.testing.assert_allclose(points_of(localizer, bright_volume()), DISCS, atol=1.0)
+    np.testing.assert_allclose(points_of(localizer, bright_volume()), CENTRES, atol=1.0)
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
@@ -194,31 +201,32 @@ def test_no_level_is_named_outside_the_scan(localizer):
     levels = localizer(Volume(np.ascontiguousarray(volume.array[:, :, cut:]), affine, slice_axis=0))
     floor = apply_affine(affine, (0, 0, -0.5))[2]
     assert all(found.disc_ras_mm[2] > floor for found in levels.levels)
-    assert len(levels.levels) == 4
-
-
-def test_without_a_volume_there_are_no_levels():
-    with pytest.raises(LevelsNotFoundError, match="no sagittal volume"):
-        localize_levels([], find_bundle("lumbar_level_localization", BUNDLES))
-
-
-def test_the_surer_of_two_columns_is_taken_whole(monkeypatch):
-    columns = {
-        "1": decode_levels(maps_with(drawn(DISCS, [0.4] * 5)), series_instance_uid="1"),
-        "2": decode_levels(maps_with(drawn(DISCS, [0.9] * 5)), series_instance_uid="2"),
-    }
-    monkeypatch.setattr(LevelLocalizer, "__call__", lambda self, volume: columns[volume.series_instance_uid])
-    volumes = [Volume(np.zeros((2, 2, 2)), np.eye(4), series_instance_uid=uid) for uid in columns]
-    bundle = find_bundle("lumbar_level_localization", BUNDLES)
-    for order in (volumes, volumes[::-1]):
-        levels = localize_levels(order, bundle, network=BrightDiscs())
-        assert {level.series_instance_uid for level in levels.levels} == {"2"}
-
-
-def test_a_second_volume_is_asked_when_the_first_shows_nothing():
-    empty = Volume(np.zeros((13, 150, 220), np.float32), bright_volume().affine, series_instance_uid="1")
-    bundle = find_bundle("lumbar_level_localization", BUNDLES)
-    levels = localize_levels([empty, bright_volume()], bundle, network=BrightDiscs())
     assert len(levels.levels) == 5
+
+
+def test_without_a_volume_there_are_no_levels(localizer):
+    with pytest.raises(LevelsNotFoundError, match="no sagittal volume"):
+        localize_levels([], localizer)
+
+
+def test_the_surer_of_two_columns_is_taken_whole_and_looked_at_again_on_its_own_volume(localizer, monkeypatch):
+    columns = {
+        "1": decode_levels(maps_with(drawn(CENTRES, [0.4] * 6)), series_instance_uid="1"),
+        "2": decode_levels(maps_with(drawn(CENTRES, [0.9] * 6)), series_instance_uid="2"),
+    }
+    refined = []
+    monkeypatch.setattr(LevelLocalizer, "find", lambda self, volume: columns[volume.series_instance_uid])
+    monkeypatch.setattr(localizer, "refiner", lambda volume, levels: refined.append(volume.series_instance_uid) or levels)
+    volumes = [Volume(np.zeros((2, 2, 2)), np.eye(4), series_instance_uid=uid) for uid in columns]
+    for order in (volumes, volumes[::-1]):
+        levels = localize_levels(order, localizer)
+        assert {level.series_instance_uid for level in levels.levels} == {"2"}
+    assert refined == ["2", "2"]
+
+
+def test_a_second_volume_is_asked_when_the_first_shows_nothing(localizer):
+    empty = Volume(np.zeros((13, 150, 240), np.float32), bright_volume().affine, series_instance_uid="1")
+    levels = localize_levels([empty, bright_volume()], localizer)
+    assert len(levels.levels) == 6
     with pytest.raises(LevelsNotFoundError, match="series 1"):
-        localize_levels([empty], bundle, network=BrightDiscs())
+        localize_levels([empty], localizer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,11 +13,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_spine.anatomy import LEVELS
+from monai_spine.anatomy import DISCS
 from monai_spine.geometry import affine_from_spacing, apply_affine, invert_affine
 from monai_spine.grid import area_downsample
 from monai_spine.level_inference import maps_of
-from monai_spine.levels import LevelPoint, Levels
+from monai_spine.levels import BodyMap, LevelPoint, Levels
 from monai_spine.training.localizer_handlers import LevelTable, SaveLevels, heatmap_picture
 from monai_spine.training.localizer_loss import LocalizerLoss
 from monai_spine.training.localizer_metrics import CAP_MM, BodyDice, CappedDistance, LevelAccuracy
@@ -28,7 +30,7 @@ AFFINE = affine_from_spacing(SPACING, center_ras_mm=(10.0, -30.0, 5.0), shape=SH
 
 
 def column() -> np.ndarray:
-    discs = np.array([[12.0, -20.0, 75.0 - 35.0 * step] for step in range(5)])
+    discs = np.array([[12.0, -20.0, 93.0 - 35.0 * step] for step in range(6)])
     return np.concatenate([discs, discs - [0, 24.0, 0]]).astype(np.float32)
 
 
@@ -41,8 +43,8 @@ def example(points: np.ndarray | None = None) -> dict:
         "image": MetaTensor(spot, affine=torch.as_tensor(AFFINE)),
         "bodies": MetaTensor(bodies, affine=torch.as_tensor(AFFINE)),
         "points": points,
-        "estimated": np.zeros(10, bool),
-        "marked": np.ones(6, np.float32),
+        "estimated": np.zeros(12, bool),
+        "marked": np.ones(7, np.float32),
         "case": "1",
         "study": "made up",
     }
@@ -93,15 +95,15 @@ def test_a_cut_leaves_nothing_beyond_and_no_heatmap_there():
         place = apply_affine(invert_affine(affine), point)
         inside = ((place >= low - 0.5) & (place <= high - 0.5)).all()
         assert (float(answer["target"][channel].max()) > 0) == inside
-    assert answer["weight"].tolist() == [1.0] * 16
+    assert answer["weight"].tolist() == [1.0] * 18
 
 
 def test_what_is_not_labelled_weighs_nothing_and_what_is_estimated_little():
-    data = example(np.where(np.arange(10)[:, None] < 5, column(), np.nan).astype(np.float32))
+    data = example(np.where(np.arange(12)[:, None] < 6, column(), np.nan).astype(np.float32))
     data["estimated"][4] = True
     data["marked"][5] = 0.0
     answer = LocalizerTargetd("bodies", SPACING, estimated_weight=0.25)(view(0, data))
-    assert answer["weight"].tolist() == [1.0] * 4 + [0.25] + [0.0] * 5 + [1.0] * 5 + [0.0]
+    assert answer["weight"].tolist() == [1.0] * 4 + [0.25, 1.0] + [0.0] * 6 + [1.0] * 5 + [0.0]
     assert set(answer) == {"image", "target", "weight"}
 
 
@@ -109,19 +111,19 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, **
     return float(LocalizerLoss(**settings)(logits, {"target": target, "weight": weight}))
 
 
-@pytest.mark.parametrize("channel", [3, 12])
+@pytest.mark.parametrize("channel", [3, 13])
 def test_the_loss_ignores_channels_without_a_label(channel):
     torch.manual_seed(0)
-    target, weight = torch.rand(2, 16, 4, 8, 8).round(), torch.ones(2, 16)
+    target, weight = torch.rand(2, 18, 4, 8, 8).round(), torch.ones(2, 18)
     weight[:, channel] = 0.0
-    logits = torch.randn(2, 16, 4, 8, 8)
+    logits = torch.randn(2, 18, 4, 8, 8)
     changed = logits.clone()
     changed[:, channel] += 5.0
     assert loss_of(logits, target, weight) == pytest.approx(loss_of(changed, target, weight))
 
 
 def test_a_neighbour_s_name_costs_more_than_the_right_one():
-    target, weight = torch.zeros(1, 16, 2, 4, 4), torch.ones(1, 16)
+    target, weight = torch.zeros(1, 18, 2, 4, 4), torch.ones(1, 18)
     target[:, 1] = 1.0
     right, wrong = torch.zeros_like(target), torch.zeros_like(target)
     right[:, 1] = wrong[:, 2] = 3.0
@@ -132,7 +134,7 @@ def test_a_neighbour_s_name_costs_more_than_the_right_one():
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_examples():
     torch.manual_seed(0)
-    logits, target, weight = torch.randn(2, 16, 4, 8, 8), torch.rand(2, 16, 4, 8, 8), torch.rand(2, 16).round()
+    logits, target, weight = torch.randn(2, 18, 4, 8, 8), torch.rand(2, 18, 4, 8, 8), torch.rand(2, 18).round()
     loss = LocalizerLoss()
     alone = [float(loss(logits[at : at + 1], {"target": target[at : at + 1], "weight": weight[at : at + 1]})) for at in range(2)]
     assert float(loss(logits, {"target": target, "weight": weight})) == pytest.approx(np.mean(alone), rel=1e-5)
@@ -140,7 +142,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_examples():
 
 def test_the_loss_refuses_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="do not fit target"):
-        LocalizerLoss()(torch.zeros(1, 16, 2, 2, 2), {"target": torch.zeros(1, 15, 2, 2, 2), "weight": torch.ones(1, 16)})
+        LocalizerLoss()(torch.zeros(1, 18, 2, 2, 2), {"target": torch.zeros(1, 17, 2, 2, 2), "weight": torch.ones(1, 18)})
 
 
 def test_bodies_are_loaded_onto_the_image_s_grid(tmp_path):
@@ -152,7 +154,7 @@ def test_bodies_are_loaded_onto_the_image_s_grid(tmp_path):
     loaded = LoadBodiesd("bodies")(data)["bodies"]
     places = apply_affine(AFFINE, np.argwhere(np.asarray(loaded[0]) == 2))
     np.testing.assert_allclose(places.mean(0), apply_affine(affine, np.argwhere(stored == 2)).mean(0), atol=2.0)
-    assert int(LoadBodiesd("bodies")({**data, "bodies": None})["bodies"].max()) == 0
+    assert int(LoadBodiesd("bodies")({**data, "bodies": ""})["bodies"].max()) == 0
 
 
 def test_air_stays_black_whatever_the_contrast():
@@ -174,50 +176,68 @@ def test_averaging_keeps_places_in_space_and_the_mean():
     np.testing.assert_allclose(place, apply_affine(affine, np.argwhere(fine[0].numpy() > 0).mean(0)), atol=1e-6)
 
 
-def found(shift_mm: float, count: int = 5) -> Levels:
+def found(shift_mm: float, count: int = 6) -> Levels:
     points = [tuple(float(value) for value in np.add(point, [0, 0, shift_mm])) for point in column()]
-    levels = [LevelPoint(LEVELS[at], points[at], points[at + 5], 0.9) for at in range(count)]
+    levels = [LevelPoint(DISCS[at], points[at], points[at + 6], 0.9) for at in range(count)]
     return Levels(tuple(levels), ())
 
 
 def output(levels: Levels | None, study: str = "made up", case: str = "1", role: str = "sagittal_t2") -> dict:
     label = {
         "points": torch.as_tensor(column()),
-        "estimated": torch.tensor([False] * 5 + [True] * 5),
-        "bodies": torch.zeros(1, 2, 2, 2),
-        "marked": torch.ones(6),
+        "estimated": torch.tensor([False] * 6 + [True] * 6),
+        "bodies": "",
+        "marked": torch.ones(7),
         "case": case,
         "study": study,
         "volume": f"volumes/{case}/{role}_0.nii",
         "role": role,
     }
-    return {"label": label, "levels": levels}
+    return {"label": label, "levels": levels, "image": MetaTensor(torch.zeros(1, 2, 2, 2))}
 
 
 def test_levels_count_under_their_own_name_and_estimated_points_do_not():
     metric = LevelAccuracy()
-    metric.update([output(found(3.0)), output(found(7.0, count=4), study="other", case="2")])
+    metric.update([output(found(3.0)), output(found(7.0, count=5), study="other", case="2")])
     result = metric.compute()
-    assert result["all disc count"] == 10
+    assert result["all disc count"] == 12
     assert result["made up disc within 5 mm"] == 1.0
     assert result["other disc within 5 mm"] == 0.0
-    assert result["other disc within 10 mm"] == pytest.approx(0.8)
+    assert result["other disc within 10 mm"] == pytest.approx(5 / 6)
     assert result["other disc median mm"] == pytest.approx(7.0, abs=1e-4)
     assert not any("canal" in name for name in result)
 
 
 def test_each_level_and_each_kind_of_series_has_its_own_share():
     metric = LevelAccuracy(detailed=True)
-    metric.update([output(found(3.0)), output(found(3.0, count=4), role="sagittal_t1"), output(found(7.0), case="2")])
+    metric.update([output(found(3.0)), output(found(3.0, count=5), role="sagittal_t1"), output(found(7.0), case="2")])
     result = metric.compute()
     assert result["made up disc L1/L2 within 5 mm"] == pytest.approx(2 / 3)
     assert result["made up disc L5/S1 within 5 mm"] == pytest.approx(1 / 3)
     assert result["made up disc L5/S1 within 10 mm"] == pytest.approx(2 / 3)
-    assert result["made up sagittal_t1 disc within 10 mm"] == pytest.approx(4 / 5)
+    assert result["made up sagittal_t1 disc within 10 mm"] == pytest.approx(5 / 6)
     assert result["made up sagittal_t2 disc within 5 mm"] == pytest.approx(1 / 2)
     assert (result["made up cases"], result["made up volumes"]) == (2, 3)
     assert result["made up all discs within 5 mm"] == pytest.approx(1 / 3)
     assert result["made up all discs within 10 mm"] == pytest.approx(2 / 3)
+
+
+def test_points_outside_the_scan_are_not_asked_for():
+    element = output(found(3.0, count=5))
+    affine = affine_from_spacing((4.0, 2.0, 2.0), center_ras_mm=(12.0, -20.0, 20.0), shape=(10, 60, 100))
+    element["image"].meta.update(original_affine=affine, spatial_shape=np.array([10, 60, 100]))
+    metric = LevelAccuracy()
+    metric.update([element])
+    assert metric.compute()["made up disc count"] == 5
+    assert metric.compute()["made up disc within 5 mm"] == 1.0
+
+
+def test_of_several_volumes_of_a_case_the_surest_counts_as_in_an_analysis():
+    metric = LevelAccuracy()
+    metric.update([output(found(3.0, count=5)), output(found(7.0), role="sagittal_t1"), output(found(3.0), case="2")])
+    result = metric.compute()
+    assert result["made up disc, surest volume of a case count"] == 12
+    assert result["made up disc, surest volume of a case within 5 mm"] == 0.5
 
 
 def test_a_missed_level_costs_the_cap_and_data_sets_count_alike():
@@ -226,13 +246,36 @@ def test_a_missed_level_costs_the_cap_and_data_sets_count_alike():
     assert metric.compute() == pytest.approx((2.0 + CAP_MM) / 2, abs=1e-4)
 
 
-def test_dice_counts_bodies_in_view_only():
+def stored_bodies(tmp_path: Path, values: np.ndarray, affine: np.ndarray) -> str:
+    nib.save(nib.Nifti1Image(values.astype(np.uint8), affine), tmp_path / "bodies.nii.gz")
+    return str(tmp_path / "bodies.nii.gz")
+
+
+def test_dice_counts_the_bodies_that_are_drawn_only(tmp_path):
+    values = np.zeros((4, 4, 4))
+    values[0, 0, 0] = 3
     element = output(found(0.0))
-    element["label"]["bodies"] = torch.tensor([[[[3, 0]]]])
+    element["label"]["bodies"] = stored_bodies(tmp_path, values, np.eye(4))
     metric = BodyDice()
-    metric.update([element])
+    metric.update([element, output(found(0.0), case="2")])
     assert metric.compute() == 0.0
     assert len(metric._rows) == 1
+
+
+def test_dice_is_taken_on_the_grid_of_the_drawn_bodies_whatever_the_found_ones_lie_on(tmp_path):
+    values = np.zeros((8, 8, 8))
+    values[2:6, 2:6, 2:6], values[6:, 6:, 6:] = 7, 6
+    coarse = np.zeros((2, 4, 4), np.uint8)
+    coarse[:1, 1:3, 1:3] = 7
+    affine = np.diag([4.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = (0.5 + 1 + 2, 0.5, 0.5)
+    element = output(replace(found(0.0), bodies=BodyMap(coarse, affine)))
+    element["label"]["bodies"] = stored_bodies(tmp_path, values, np.eye(4))
+    element["label"]["marked"] = torch.tensor([1.0, 1, 1, 1, 1, 0, 1])
+    metric = BodyDice()
+    metric.update([element])
+    assert metric.compute() == 1.0
+    assert [row[2] for row in metric._rows] == ["T12"]
 
 
 def test_the_table_prints_one_line_per_data_set(caplog):
@@ -259,14 +302,14 @@ def test_images_of_one_name_in_several_folders_get_their_own_levels(tmp_path):
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
     assert written == [f"made up/volumes/{case}/sagittal_t2_0_levels.json" for case in ("1", "2")]
     documents = [json.loads((tmp_path / path).read_text()) for path in written]
-    assert [len(document["levels"]) for document in documents] == [0, 5]
+    assert [len(document["levels"]) for document in documents] == [0, 6]
     assert documents[0]["flags"] == ["no_lumbar_spine_found"]
 
 
 def test_the_picture_shows_discs_red_head_up_front_left():
-    probabilities = np.zeros((16, 4, 10, 20), np.float32)
+    probabilities = np.zeros((18, 4, 10, 20), np.float32)
     probabilities[0, 2, 8, 17] = 1.0
     picture = heatmap_picture(np.zeros((4, 10, 20), np.float32), probabilities)
     assert picture.shape == (3, 20, 10)
     assert picture[0, 2, 1] == 1.0
-    assert maps_of(probabilities, np.eye(4)).discs.shape == (5, 4, 10, 20)
+    assert maps_of(probabilities, np.eye(4)).discs.shape == (6, 4, 10, 20)

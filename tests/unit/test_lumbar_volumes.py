@@ -10,6 +10,7 @@ import pytest
 
 from monai_spine.anatomy import LEVELS, Vertebra
 from monai_spine.errors import UnreadableInputError
+from monai_spine.levels import BODY_VALUES
 from monai_spine.studies.endplates import canal_behind, disc_below, disc_between
 from monai_spine.studies.lumbar_volumes import prepare, split_by_patient
 from monai_spine.training.datalists import read_datalist
@@ -161,7 +162,7 @@ def test_an_estimated_l5_s1_lies_within_7_mm_of_the_drawn_one(prepared):
     assert np.linalg.norm(np.subtract(disc_below(l5, case.discs[LEVELS[3]]), case.discs[LEVELS[4]])) < 7
 
 
-def test_masks_hold_the_bodies_l1_to_s1_only(prepared):
+def test_masks_hold_the_bodies_that_they_are_said_to_mark(prepared):
     for case in prepared.cases:
         (volume,) = case.volumes
         image = nib.load(prepared.root / volume.image)
@@ -171,4 +172,5 @@ def test_masks_hold_the_bodies_l1_to_s1_only(prepared):
         labels = nib.load(prepared.root / volume.bodies)
         values = set(np.unique(np.asarray(labels.dataobj)).tolist()) - {0}
         assert labels.shape == image.shape
-        assert values == ({1, 2, 3, 4, 5, 6} if Vertebra.S1 in volume.bodies_labelled else {1, 2, 3, 4, 5})
+        assert values == {BODY_VALUES[body] for body in volume.bodies_labelled}
+        assert values - {BODY_VALUES[Vertebra.S1], BODY_VALUES[Vertebra.T12]} == {1, 2, 3, 4, 5}

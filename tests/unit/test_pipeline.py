@@ -15,7 +15,7 @@ from tiny_bundles import write_bundles
 from tiny_studies import ALL_SERIES, AXIAL_T2, SAGITTAL_T1, SAGITTAL_T2, SeriesSpec, StudySpec, write_study
 
 import monai_spine.pipeline
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level
+from monai_spine.anatomy import DISCS, TARGETS, Condition, Level, Vertebra
 from monai_spine.errors import (
     AnatomyError,
     LevelsNotFoundError,
@@ -62,7 +62,8 @@ def test_a_result_answers_for_all_targets_and_fits_its_schema(study, models):
     content = analysis.result.to_json()
     jsonschema.validate(content, json.loads(SCHEMA.read_text()))
     assert [grade.target for grade in analysis.result.grades] == list(TARGETS)
-    assert {level.level for level in analysis.result.levels.levels} == set(LEVELS)
+    assert [level.level for level in analysis.result.levels.levels] == list(DISCS)
+    assert analysis.result.levels.vertebrae[0].vertebra is Vertebra.T12
     assert all(grade.probabilities or grade.reason for grade in analysis.result.grades)
 
 
@@ -73,7 +74,8 @@ def test_provenance_says_with_what_and_how_it_was_made(study, models):
     assert how["settings"]["levels"] == ["L4/L5"]
     assert {"monai_spine", "torch", "monai", "pydicom"} <= set(how["versions"])
     names = [bundle["name"] for bundle in how["bundles"]]
-    assert names == ["lumbar_level_localization", *(f"{condition.slug}_grading" for condition in Condition)]
+    graders = [f"{condition.slug}_grading" for condition in Condition]
+    assert names == ["lumbar_level_localization", "lumbar_level_refinement", *graders]
     assert all(len(bundle["weights_sha256"]["models/model.pt"]) == 64 for bundle in how["bundles"])
     assert how["notice"].startswith("For research use, not for diagnosis.")
     assert "a stand-in for tests" in how["notice"]
@@ -132,7 +134,7 @@ def test_a_chosen_series_is_taken_whatever_the_headers_say(study, models):
 
 def test_a_nifti_of_unknown_weighting_gets_levels_and_no_grades(tmp_path, models):
     result = analyze(_nifti(tmp_path / "spine.nii.gz"), models=models).result
-    assert len(result.levels.levels) == 5
+    assert len(result.levels.levels) == len(DISCS)
     assert {grade.status for grade in result.grades} == {"not_assessable"}
     assert [role.role for role in result.series] == [Role.SAGITTAL]
 
@@ -324,5 +326,5 @@ def test_a_scan_without_a_spine_is_refused(study, models, monkeypatch):
 
 
 def test_models_are_loaded_once(models):
-    folder = models.localizer.root.parent
+    folder = models.localizer.bundle.root.parent
     assert load_models(folder, device="cpu") is models
