@@ -188,15 +188,15 @@ def refine_levels(volume: Volume, levels: Levels, *, affines: Sequence[Affine], 
     confidence = {look.level.level: look.level.confidence for look in looks}
     return replace(
         levels,
-        levels=tuple(_refined(look) for look in looks),
+        levels=tuple(_refined(look, volume) for look in looks),
         vertebrae=bodies.vertebrae(confidence),
         bodies=bodies.map(),
     )
 
 
-def _refined(look: _Look) -> LevelPoint:
+def _refined(look: _Look, volume: Volume) -> LevelPoint:
     found = look.level
-    disc, canal = locate(look.maps, look.affine, found.disc_ras_mm)
+    disc, canal = (place and _within(volume, place) for place in locate(look.maps, look.affine, found.disc_ras_mm))
     flags = tuple(flag for flag in found.flags if flag != "canal_not_seen")
     return replace(
         found,
@@ -204,6 +204,12 @@ def _refined(look: _Look) -> LevelPoint:
         canal_ras_mm=canal or found.canal_ras_mm,
         flags=flags if canal or found.canal_ras_mm else (*flags, "canal_not_seen"),
     )
+
+
+def _within(volume: Volume, point_ras_mm: Point) -> Point:
+    """The nearest place between the scan's outermost voxel centres: of a single slice, on that slice."""
+    place = apply_affine(invert_affine(volume.affine), point_ras_mm)
+    return _point(apply_affine(volume.affine, np.clip(place, 0, np.asarray(volume.array.shape) - 1)))
 
 
 def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> tuple[Point | None, Point | None]:
