@@ -22,10 +22,13 @@ import numpy.typing as npt
 from monai_spine.anatomy import DISCS
 from monai_spine.level_candidates import Candidate
 
-__all__ = ["STANDARD_PRIOR", "ColumnPrior", "Numbering", "number_column"]
+__all__ = ["DISC_SPACING_MM", "STANDARD_PRIOR", "ColumnPrior", "Numbering", "number_column"]
 
 Floats = npt.NDArray[np.float64]
 BodyEvidence = Callable[[Candidate, Candidate], Sequence[float]]
+
+DISC_SPACING_MM = 35.0
+"""Mean distance of neighbouring disc centres in adults (usual range 29–42)."""
 
 _TINY = -1e9
 
@@ -35,7 +38,7 @@ class ColumnPrior:
     """What is expected of a lumbar column.
 
     Attributes:
-        spacing_mm: Mean distance of neighbouring discs (facts: 35, usually 29 to 42).
+        spacing_mm: Mean distance of neighbouring discs.
         spacing_spread: Standard deviation of its logarithm.
         absent: Evidence below which a name is rather given to nobody.
         skipped: Probability that a disc between two seen ones was not seen.
@@ -44,7 +47,7 @@ class ColumnPrior:
         same_disc_mm: Candidates nearer than this are two views of one disc.
     """
 
-    spacing_mm: float = 35.0
+    spacing_mm: float = DISC_SPACING_MM
     spacing_spread: float = 0.2
     absent: float = 0.1
     skipped: float = 0.03

@@ -57,7 +57,7 @@ class VertebraPoint:
 
 @dataclass(frozen=True)
 class BodyMap:
-    """Label map of the vertebral bodies on the localiser's grid.
+    """Label map of the vertebral bodies on a grid of its own.
 
     Attributes:
         array: uint8 (i, j, k): values of `BODY_VALUES`; 0 elsewhere.

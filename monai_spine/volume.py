@@ -21,11 +21,13 @@ from monai_spine.geometry import Affine, Triple, check_affine, invert_affine, sp
 from monai_spine.instances import Frame
 from monai_spine.study import Series
 
-__all__ = ["MIN_PICTURE_EDGE_PX", "Volume", "load_nifti", "load_picture", "load_series"]
+__all__ = ["MIN_PICTURE_EDGE_PX", "Volume", "load_nifti", "load_picture", "load_series", "picture_volume"]
 
 MIN_PICTURE_EDGE_PX = 32
 """A smaller picture cannot show a lumbar spine."""
 MAX_PICTURE_PX = 64_000_000
+PICTURE_SLICE_MM = 4.5
+"""Thickness that a picture is given as a scan of one slice."""
 MAX_VOXELS = 500_000_000
 """As many as 500 slices of 1000 × 1000: two gigabytes."""
 _MM_PER = {"meter": 1000.0, "micron": 0.001}
@@ -255,6 +257,18 @@ def load_picture(path: str | Path) -> npt.NDArray[np.float32]:
         raise UnreadableInputError(f"Wrong format: {path} is no PNG or JPEG picture. Convert it first.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, zlib.error) as error:
         raise UnreadableInputError(f"{path} cannot be read ({error}): the picture is cut off or broken.") from error
+
+
+def picture_volume(picture: npt.NDArray[np.float32], mm_per_px: float) -> Volume:
+    """A mid-sagittal picture as a scan of one slice, (1, columns, rows), centred at the origin, front to the left.
+
+    Args:
+        picture: (rows, columns), head up, the patient's front to the left.
+        mm_per_px: Edge of a pixel.
+    """
+    affine = np.diag([PICTURE_SLICE_MM, -mm_per_px, -mm_per_px, 1.0])
+    affine[1:3, 3] = mm_per_px * (np.array(picture.shape[::-1]) - 1) / 2
+    return Volume(np.ascontiguousarray(picture.T[None], np.float32), affine, slice_axis=0)
 
 
 def _check_picture_size(path: str | Path, rows: int, columns: int) -> None:

@@ -1,4 +1,4 @@
-"""Vertebral bodies as a DICOM Segmentation, on the localiser's grid, in the frame of reference of their series."""
+"""Vertebral bodies as a DICOM Segmentation, on the grid of their label map, in the frame of reference of their series."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["write_seg"]
 
 
 def write_seg(result: StudyResult, headers: Mapping[str, SourceSeries], path: Path) -> None:
-    """Write the label map of the vertebral bodies as a binary segmentation with one segment per vertebra.
+    """Write the label map of the vertebral bodies as a binary segmentation with one segment per vertebra, from the head down.
 
     Args:
         result: Its `levels.bodies` are written.
@@ -36,7 +36,8 @@ def write_seg(result: StudyResult, headers: Mapping[str, SourceSeries], path: Pa
     """
     hd = highdicom_modules()
     bodies = result.levels.bodies
-    found = [] if bodies is None else [vertebra for vertebra, value in BODY_VALUES.items() if (bodies.array == value).any()]
+    values = set() if bodies is None else set(np.unique(bodies.array).tolist())
+    found = [vertebra for vertebra in Vertebra if BODY_VALUES.get(vertebra) in values]
     if bodies is None or not found:
         raise OutputError("No vertebral body was found, so there is nothing to segment. Leave out seg.")
     source = _source(result, headers)
@@ -86,7 +87,7 @@ def _segment(hd: Any, number: int, vertebra: Vertebra) -> Any:
         segmented_property_type=vertebra_code(vertebra),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name="lumbar_level_localization", version=__version__, family=codes.DCM.ArtificialIntelligence, source=MANUFACTURER
+            name="lumbar_level_refinement", version=__version__, family=codes.DCM.ArtificialIntelligence, source=MANUFACTURER
         ),
         tracking_uid=hd.UID(),
         tracking_id=f"vertebral body {vertebra.value}",

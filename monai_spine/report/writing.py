@@ -198,7 +198,7 @@ def _write_dicom(result: StudyResult, images: ReportImages, folder: Path, format
 
 
 def _write_bodies(result: StudyResult, folder: Path) -> None:
-    """The label map of the vertebral bodies as NIfTI, 1 to 6 for L1 to L5 and S1, where there is one."""
+    """The label map of the vertebral bodies as NIfTI, values of `levels.BODY_VALUES`, where there is one."""
     bodies = result.levels.bodies
     if bodies is None:
         return

@@ -17,34 +17,19 @@ import numpy.typing as npt
 from monai_spine.anatomy import DISCS, Vertebra
 from monai_spine.errors import OutputError, UnreadableInputError
 from monai_spine.geometry import Affine, Point, apply_affine
+from monai_spine.level_sequence import DISC_SPACING_MM
 from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
 from monai_spine.studies.source_table import SourceTable
-from monai_spine.volume import load_picture
+from monai_spine.volume import load_picture, picture_volume
 
-__all__ = ["DISC_SPACING_MM", "STUDY", "picture_affine", "prepare"]
+__all__ = ["STUDY", "prepare"]
 
 STUDY = "midsagittal"
 
-DISC_SPACING_MM = 35.0
-"""Mean distance of neighbouring disc centres in adults (usual range 29–42)."""
-
-_SLICE_MM = 4.5
 _FOLDS, _VALIDATION_FOLD = 5, 2
 _BODIES = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5)
 
 Points = Mapping[str, npt.NDArray[np.float64]]
-
-
-def picture_affine(shape: tuple[int, int], mm_per_px: float) -> Affine:
-    """Affine of a mid-sagittal picture as a volume of one slice (1, columns, rows), centred at the origin, front to the left.
-
-    Args:
-        shape: Rows and columns.
-        mm_per_px: Edge of a pixel.
-    """
-    affine = np.diag([_SLICE_MM, -mm_per_px, -mm_per_px, 1.0])
-    affine[1:3, 3] = mm_per_px * (np.array([shape[1], shape[0]]) - 1) / 2
-    return affine
 
 
 def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
@@ -86,16 +71,16 @@ def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> Pre
     import nibabel as nib
 
     picture = load_picture(images / f"{name}.jpg")
-    affine = picture_affine((picture.shape[0], picture.shape[1]), _mm_per_px(name, points))
+    volume = picture_volume(picture, _mm_per_px(name, points))
     image = Path("volumes") / name / "sagittal_t2_0.nii"
     try:
         (out_dir / image).parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(np.ascontiguousarray(picture.T[None].astype(np.uint8)), affine), out_dir / image)
+        nib.save(nib.Nifti1Image(volume.array.astype(np.uint8), volume.affine), out_dir / image)
     except OSError as error:
         raise OutputError(
             f"{out_dir / image} cannot be written ({error.strerror}). Free space there or choose another folder."
         ) from error
-    places = {structure: _place(affine, point) for structure, point in points.items()}
+    places = {structure: _place(volume.affine, point) for structure, point in points.items()}
     return PreparedCase(
         case=name,
         patient=name,
