@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Side, Target, Vertebra
+from monai_spine.anatomy import DISCS, LEVELS, TARGETS, Condition, Side, Target, Vertebra
 from monai_spine.crops import Crop
 from monai_spine.geometry import Point, affine_from_spacing, apply_affine, invert_affine
 from monai_spine.grades import Grade
-from monai_spine.levels import BodyMap, LevelPoint, Levels, VertebraPoint
+from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 from monai_spine.report.images import ReportImages, crops_of
 from monai_spine.result import RESEARCH_NOTICE, StudyResult
 from monai_spine.series import Role, SeriesRole
@@ -24,7 +24,7 @@ PROBABILITIES = {0: (0.88, 0.1, 0.02), 1: (0.2, 0.65, 0.15), 2: (0.03, 0.16, 0.8
 
 
 def disc_point(index: int) -> Point:
-    """Centre of the disc of LEVELS[index]: a gentle lordosis on the midline."""
+    """Centre of the disc of LEVELS[index], of T12/L1 at -1: a gentle lordosis on the midline."""
     s = 70.0 - 35.0 * index
     return 1.0, 20.0 - 0.004 * (s + 10) ** 2, s
 
@@ -56,30 +56,32 @@ def drawn_volume(role: Role = Role.SAGITTAL_T2) -> Volume:
 
 @cache
 def body_map() -> BodyMap:
-    """L1 to S1 as boxes between the discs, on a grid of 2 mm."""
+    """T12 to S1 as boxes between the discs, on a grid of 2 mm."""
     shape = (30, 80, 115)
     affine = affine_from_spacing((2.0, 2.0, 2.0), center_ras_mm=(0.0, 0.0, 0.0), shape=shape)
     r, a, s = np.moveaxis(apply_affine(affine, np.stack(np.indices(shape), axis=-1)), -1, 0)
     labels = np.zeros(shape, np.uint8)
-    for number in range(6):
-        top = 70.0 + 30 - 35 * number
-        labels[(np.abs(a - (20.0 - 0.004 * (s + 10) ** 2)) < 16) & (np.abs(r) < 20) & (s < top) & (s > top - 25)] = number + 1
+    for number, level in enumerate(DISCS):
+        box, top = (np.abs(a - (20.0 - 0.004 * (s + 10) ** 2)) < 16) & (np.abs(r) < 20), 100.0 - 35 * number
+        labels[box & (s < top) & (s > top - 25)] = BODY_VALUES[level.vertebra_below]
+        labels[box & (s > 110)] = BODY_VALUES[Vertebra.T12]
     return BodyMap(labels, affine)
 
 
 def case_levels() -> Levels:
     points = tuple(
-        LevelPoint(level=level, disc_ras_mm=disc_point(index), canal_ras_mm=canal_point(index), confidence=0.97 - 0.1 * index,
-                   series_instance_uid=UIDS[Role.SAGITTAL_T2], flags=("low_confidence",) if index == 4 else ())
-        for index, level in enumerate(LEVELS)
+        LevelPoint(level=level, disc_ras_mm=disc_point(index), canal_ras_mm=canal_point(index),
+                   confidence=0.97 - 0.1 * abs(index), series_instance_uid=UIDS[Role.SAGITTAL_T2],
+                   flags=("low_confidence",) if index == 4 else ())
+        for index, level in enumerate(DISCS, start=-1)
     )  # fmt: skip
     vertebrae = tuple(
         VertebraPoint(
-            vertebra=Vertebra(f"L{number + 1}"),
-            point_ras_mm=(1.0, disc_point(number)[1], disc_point(number)[2] + 17),
+            vertebra=level.vertebra_above,
+            point_ras_mm=(1.0, disc_point(index)[1], disc_point(index)[2] + 17),
             confidence=0.9,
         )
-        for number in range(5)
+        for index, level in enumerate(DISCS, start=-1)
     )
     return Levels(levels=points, vertebrae=vertebrae, flags=("sacrum_not_seen",), bodies=body_map())
 

@@ -13,9 +13,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from report_cases import UIDS, body_map, case
 
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Severity, Side, Target, Vertebra
+from monai_spine.anatomy import DISCS, TARGETS, Condition, Level, Severity, Side, Target, Vertebra
 from monai_spine.errors import OutputError
 from monai_spine.geometry import apply_affine, lps_from_ras
+from monai_spine.levels import BODY_VALUES
 from monai_spine.report import check_formats, write_result
 from monai_spine.report.dicom_codes import SCHEME, condition_code, level_code, probability_code, severity_code, vertebra_code
 from monai_spine.report.dicom_source import read_headers
@@ -61,10 +62,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_segmentation_has_one_segment_per_vertebra_and_refers_to_the_series_of_the_levels(written: Path) -> None:
     segmentation = hd.seg.segread(written / "segmentation.dcm")
     labels = [item.SegmentLabel for item in segmentation.SegmentSequence]
-    assert labels == ["L1", "L2", "L3", "L4", "L5", "S1"]
+    assert labels == ["T12", "L1", "L2", "L3", "L4", "L5", "S1"]
     assert [item.SegmentedPropertyTypeCodeSequence[0].CodeMeaning for item in segmentation.SegmentSequence][:2] == [
+        "T12 vertebra",
         "L1 vertebra",
-        "L2 vertebra",
     ]
     assert {item.SegmentAlgorithmType for item in segmentation.SegmentSequence} == {"AUTOMATIC"}
     assert segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID == UIDS["sagittal_t2"]
@@ -77,9 +78,9 @@ def test_the_segmentation_has_one_segment_per_vertebra_and_refers_to_the_series_
 
 def test_the_segmentation_lies_where_the_bodies_were_found(written: Path) -> None:
     bodies, volume = body_map(), hd.seg.segread(written / "segmentation.dcm").get_volume(combine_segments=True)
-    for value in (1, 4, 6):
-        found_lps = apply_affine(volume.affine, np.argwhere(volume.array == value))
-        wanted_lps = lps_from_ras(apply_affine(bodies.affine, np.argwhere(bodies.array == value)))
+    for segment, body in ((1, Vertebra.T12), (2, Vertebra.L1), (5, Vertebra.L4), (7, Vertebra.S1)):
+        found_lps = apply_affine(volume.affine, np.argwhere(volume.array == segment))
+        wanted_lps = lps_from_ras(apply_affine(bodies.affine, np.argwhere(bodies.array == BODY_VALUES[body])))
         assert len(found_lps) == len(wanted_lps)
         np.testing.assert_allclose(found_lps.mean(axis=0), wanted_lps.mean(axis=0), atol=1e-2)
 
@@ -130,8 +131,8 @@ def test_the_report_is_a_tid_1500_in_the_study_of_its_images_and_is_not_final(wr
 
 
 def test_every_level_vertebra_and_grade_has_a_code() -> None:
-    assert [level_code(level).meaning for level in LEVELS][3:] == [
-        "Level of L4/L5 intervertebral disc",
+    assert [level_code(level).meaning for level in DISCS[::5]] == [
+        "Level of T12/L1 intervertebral disc",
         "Level of L5/S1 intervertebral disc",
     ]
     assert {vertebra_code(vertebra).scheme_designator for vertebra in Vertebra if vertebra is not Vertebra.L6} == {"SCT"}
