@@ -95,6 +95,10 @@ class Bundle:
         """Callable as `inferer(inputs, network)`."""
         return self._built("inferer")
 
+    def network_definition(self) -> Any:
+        """The network without its weights."""
+        return self._built("network_def")
+
     def network(self, device: str = "cpu") -> Any:
         """The network in evaluation mode, with its verified weights, on a device.
 
@@ -104,7 +108,7 @@ class Bundle:
         import torch
 
         contents = _verified_bytes(self, WEIGHT_FILES[0])
-        network = self._built("network_def")
+        network = self.network_definition()
         try:
             state = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
             network.load_state_dict(state)

@@ -6,8 +6,9 @@ and not seen (`estimated`) are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -18,7 +19,7 @@ import torch
 from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced
 
-from monai_spine.anatomy import DISCS
+from monai_spine.anatomy import DISCS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, apply_affine, invert_affine
 from monai_spine.level_decoding import decode_levels
@@ -26,7 +27,7 @@ from monai_spine.level_inference import Scan, maps_of, scan_of
 from monai_spine.levels import BODY_VALUES, BodyMap, Levels
 from monai_spine.training.datalists import POINT_NAMES
 
-__all__ = ["CAP_MM", "BodyDice", "CappedDistance", "LevelAccuracy", "LevelRow", "found_levels", "rows_of"]
+__all__ = ["CAP_MM", "BodyDice", "CappedDistance", "LevelAccuracy", "LevelRow", "body_overlaps", "found_levels", "rows_of"]
 
 CAP_MM = 20.0
 """Distance that a missed level counts as, and the largest that counts, in `CappedDistance`."""
@@ -208,6 +209,25 @@ def _volumes(study: str, rows: Sequence[LevelRow]) -> dict[str, float]:
     return {f"{study} cases": float(len(cases)), f"{study} volumes": float(len(volumes)), **shares}
 
 
+def body_overlaps(bodies: BodyMap | None, path: Path | str, marked: Collection[Vertebra]) -> list[tuple[Vertebra, float]]:
+    """Dice of each body that a label map marks and shows, on the label map's own grid.
+
+    Args:
+        bodies: What was found; None overlaps with nothing.
+        path: NIfTI label map with the values of `BODY_VALUES`.
+        marked: The bodies that it marks wherever they are visible.
+    """
+    stored = nib.load(path)
+    truth = np.asarray(stored.dataobj)
+    found = np.zeros_like(truth) if bodies is None else _on_grid(bodies, np.asarray(stored.affine, float), truth.shape)
+    masks = {body: (truth == value, found == value) for body, value in BODY_VALUES.items() if body in marked}
+    return [(body, _dice(true, mine)) for body, (true, mine) in masks.items() if true.any()]
+
+
+def _dice(true: npt.NDArray[np.bool_], found: npt.NDArray[np.bool_]) -> float:
+    return 2 * float((true & found).sum()) / float(true.sum() + found.sum())
+
+
 def _on_grid(bodies: BodyMap, affine: Affine, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """A label map at the voxels of another grid, by the nearest; 0 outside."""
     voxels = np.moveaxis(np.indices(shape), 0, -1)
@@ -224,17 +244,9 @@ class BodyDice(_RowMetric):
         label, levels = element["label"], element["levels"]
         if not label["bodies"]:
             return []
-        stored, marked = nib.load(label["bodies"]), np.asarray(label["marked"].cpu())
-        truth = np.asarray(stored.dataobj)
-        bodies = None if levels is None else levels.bodies
-        found = np.zeros_like(truth) if bodies is None else _on_grid(bodies, np.asarray(stored.affine, float), truth.shape)
-        rows = []
-        for position, (vertebra, value) in enumerate(BODY_VALUES.items()):
-            mask, mine = truth == value, found == value
-            if marked[position] and mask.any():
-                dice = 2 * float((mask & mine).sum()) / float(mask.sum() + mine.sum())
-                rows.append((label["study"], label["volume"], vertebra.label, dice))
-        return rows
+        marked = [body for body, flag in zip(BODY_VALUES, label["marked"].tolist(), strict=True) if flag]
+        overlaps = body_overlaps(None if levels is None else levels.bodies, label["bodies"], marked)
+        return [(label["study"], label["volume"], body.label, dice) for body, dice in overlaps]
 
     def compute(self) -> float:
         rows = self._gathered()
