@@ -70,13 +70,13 @@ class DiscBlock:
             WeightsError: An entry is missing or has no three values.
         """
         try:
-            (i, j, k), (x, y, z), (r, a, s) = (config[name] for name in ("shape", "spacing_mm", "center_mm"))
+            i, j, k = (int(size) for size in config["shape"])
+            return cls((i, j, k), _triple(config["spacing_mm"]), _triple(config["center_mm"]))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"The crop section of the refining bundle cannot be used ({type(error).__name__}: {error}). "
                 "It needs shape, spacing_mm and center_mm, three values each."
             ) from error
-        return cls((int(i), int(j), int(k)), (float(x), float(y), float(z)), (float(r), float(a), float(s)))
 
 
 def column_direction(points_ras_mm: Sequence[Point] | Floats, index: int) -> Floats:
@@ -209,7 +209,7 @@ def _refined(look: _Look, volume: Volume) -> LevelPoint:
 def _within(volume: Volume, point_ras_mm: Point) -> Point:
     """The nearest place between the scan's outermost voxel centres: of a single slice, on that slice."""
     place = apply_affine(invert_affine(volume.affine), point_ras_mm)
-    return _point(apply_affine(volume.affine, np.clip(place, 0, np.asarray(volume.array.shape) - 1)))
+    return _triple(apply_affine(volume.affine, np.clip(place, 0, np.asarray(volume.array.shape) - 1)))
 
 
 def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> tuple[Point | None, Point | None]:
@@ -221,11 +221,11 @@ def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> tuple[Point | None
         disc_ras_mm: Where the disc was thought to be.
     """
     place, strength = peak_near(maps[0], affine, around_ras_mm=disc_ras_mm, reach_mm=_REACH_MM)
-    disc = _point(place) if strength >= _SEEN else None
+    disc = _triple(place) if strength >= _SEEN else None
     back = -affine[:3, 1] / np.linalg.norm(affine[:3, 1])
-    expected = _point(np.asarray(disc or disc_ras_mm) + _CANAL_MM * back)
+    expected = _triple(np.asarray(disc or disc_ras_mm) + _CANAL_MM * back)
     canal, strength = peak_near(maps[1], affine, around_ras_mm=expected, reach_mm=_REACH_MM)
-    return disc, _point(canal) if strength >= _SEEN else None
+    return disc, _triple(canal) if strength >= _SEEN else None
 
 
 @dataclass
@@ -282,7 +282,7 @@ class _Bodies:
                 continue
             beside = [sure for level, sure in confidence.items() if vertebra in (level.vertebra_above, level.vertebra_below)]
             certainty = max(beside) * float(self.strength[tuple(voxels.T)].mean())
-            found.append(VertebraPoint(vertebra, _point(apply_affine(self.affine, voxels.mean(0))), round(certainty, 4)))
+            found.append(VertebraPoint(vertebra, _triple(apply_affine(self.affine, voxels.mean(0))), round(certainty, 4)))
         return tuple(found)
 
 
@@ -292,6 +292,6 @@ def _inside(to_block: Affine, shape: tuple[int, ...], block_shape: tuple[int, ..
     return np.asarray(((places >= -0.5) & (places <= np.asarray(block_shape) - 0.5)).all(-1))
 
 
-def _point(values: Point | Floats) -> Point:
-    r, a, s = (float(value) for value in values)
-    return r, a, s
+def _triple(values: Sequence[float] | Floats) -> Triple:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
