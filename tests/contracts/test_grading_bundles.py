@@ -11,7 +11,7 @@ from monai.bundle import ConfigWorkflow
 from tiny_prepared import write_tiny_prepared
 
 from monai_spine.anatomy import Condition
-from monai_spine.models import LOCALIZER
+from monai_spine.models import LOCALIZER, REFINER
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = [f"{condition.slug}_grading" for condition in Condition]
@@ -52,7 +52,7 @@ def test_metadata_say_what_the_weights_were_trained_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("config", ["train", "evaluate"])
-@pytest.mark.parametrize("name", [LOCALIZER, *NAMES])
+@pytest.mark.parametrize("name", [LOCALIZER, REFINER, *NAMES])
 def test_losses_and_metrics_are_printed_by_a_logger_of_their_own(name: str, config: str) -> None:
     """MONAI's `StatsHandler` silences the logger whose name it is given: the package's own would print nothing any more."""
     document = json.loads((BUNDLES / name / "configs" / f"{config}.json").read_text())

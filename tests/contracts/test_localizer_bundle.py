@@ -128,7 +128,7 @@ def test_inference_prepares_images_as_training_does():
 
 def test_the_channels_are_those_of_the_package():
     stated = config("metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
-    names = [*POINT_NAMES, *(f"body {body.label}" for body in BODIES)]
+    names = [*POINT_NAMES, *(f"body {body.label}" for body in BODIES if body is not Vertebra.T12)]
     assert stated == {str(position): name for position, name in enumerate(names)}
 
 

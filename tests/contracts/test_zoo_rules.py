@@ -1,4 +1,4 @@
-"""What the model zoo's verifier asks of each bundle, and what `monai.bundle.load` gives: localiser and graders alike."""
+"""What the model zoo's verifier asks of each bundle, and what `monai.bundle.load` gives: localiser, refiner and graders alike."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, load, verify_metadata, verify_net_in_out
-from tiny_prepared import write_tiny_prepared
+from tiny_prepared import canal_points, write_tiny_prepared
 
-from monai_spine.models import GRADERS, LOCALIZER
+from monai_spine.levels import LevelPoint, Levels
+from monai_spine.models import GRADERS, LOCALIZER, REFINER
+from monai_spine.training.level_files import write_levels
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-NAMES = [LOCALIZER, *GRADERS.values()]
+NAMES = [LOCALIZER, REFINER, *GRADERS.values()]
 FILES = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt", "models/model.ts"]
 FILES += [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
 LARGEST_FILE = 25 * 2**20
@@ -50,8 +52,11 @@ SPECIFICATION = {
 }
 """What MONAI's bundle specification asks of metadata: its published schema has to be downloaded, which a test must not do."""
 
-SMALL_TRAINING: dict[str, Any] = {"limit": 2}
-SMALL_LOCALIZER_TRAINING = {"window": [4, 32, 64], "samples_per_epoch": 2, "val_limit": 1, "val_interval": 1, "num_threads": 1}
+_FEW_SAMPLES = {"samples_per_epoch": 2, "val_limit": 1, "val_interval": 1, "num_threads": 1}
+SMALL_TRAINING: dict[str, dict[str, Any]] = {LOCALIZER: {"window": [4, 32, 64], **_FEW_SAMPLES}, REFINER: _FEW_SAMPLES}
+SMALL_EVALUATION: dict[str, dict[str, Any]] = {LOCALIZER: {"val_limit": 1}, REFINER: {"val_limit": 1}}
+SAGITTAL_ONLY: dict[str, Any] = {"pattern": "sagittal_t2*.nii"}
+FEW: dict[str, Any] = {"limit": 2}
 LOCALIZER_INPUT = (8, 64, 96)
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.parametrize("name", NAMES)]
@@ -118,7 +123,12 @@ def test_load_gives_the_network_with_its_weights(name: str, kind: str, tmp_path:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_prepared(tmp_path_factory.mktemp("prepared"), cases=1)
+    """Three cases, and beside their sagittal T2 images the levels that the refiner is to look at again."""
+    folder = write_tiny_prepared(tmp_path_factory.mktemp("prepared"), cases=1)
+    discs = {level: (r, a + 24.0, s) for level, (r, a, s) in canal_points().items()}
+    for image in folder.rglob(SAGITTAL_ONLY["pattern"]):
+        write_levels(image, Levels(tuple(LevelPoint(level, point, None, 0.9) for level, point in discs.items()), vertebrae=()))
+    return folder
 
 
 def run_checked(name: str, configs: list[str], kind: str, **changes: object) -> None:
@@ -142,22 +152,22 @@ def run_checked(name: str, configs: list[str], kind: str, **changes: object) -> 
 
 def test_the_training_workflow_has_every_property_and_runs(name: str, prepared: Path, tmp_path: Path) -> None:
     places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
-    few = SMALL_LOCALIZER_TRAINING if name == LOCALIZER else SMALL_TRAINING
-    run_checked(name, ["train"], "train", epochs=1, **places, **few)
+    run_checked(name, ["train"], "train", epochs=1, **places, **SMALL_TRAINING.get(name, FEW))
     shipped = torch.load(BUNDLES / name / "models" / "model.pt", weights_only=True)
     assert torch.load(tmp_path / "model.pt", weights_only=True).keys() == shipped.keys()
     assert torch.load(tmp_path / "last.pt", weights_only=True)["trainer"]["epoch"] == 1
 
 
 def test_the_inference_workflow_has_every_property_and_runs(name: str, prepared: Path, tmp_path: Path) -> None:
-    few = {"pattern": "sagittal_t2*.nii"} if name == LOCALIZER else {"limit": 2}
+    finds_levels = name in (LOCALIZER, REFINER)
+    few = SAGITTAL_ONLY if finds_levels else FEW
     run_checked(name, ["inference"], "infer", dataset_dir=str(prepared), output_dir=str(tmp_path), **few)
-    written = list(tmp_path.rglob("*_levels.json" if name == LOCALIZER else "predictions.csv"))
-    assert len(written) == (3 if name == LOCALIZER else 1)
+    written = list(tmp_path.rglob("*_levels.json" if finds_levels else "predictions.csv"))
+    assert len(written) == (3 if finds_levels else 1)
 
 
 def test_the_evaluation_runs(name: str, prepared: Path, tmp_path: Path) -> None:
-    few = {"val_limit": 1} if name == LOCALIZER else SMALL_TRAINING
+    few = SMALL_EVALUATION.get(name, FEW)
     places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path)}
     run_checked(name, ["train", "evaluate"], "train", run_id="evaluating", split="test", **places, **few)
-    assert (tmp_path / ("metrics.json" if name == LOCALIZER else "metrics.csv")).is_file()
+    assert (tmp_path / ("metrics.json" if name in (LOCALIZER, REFINER) else "metrics.csv")).is_file()
