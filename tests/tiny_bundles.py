@@ -57,6 +57,19 @@ class LopsidedDiscs(torch.nn.Module):
         return torch.cat([discs.expand(-1, 6, -1, -1, -1), nothing.expand(-1, 12, -1, -1, -1)], dim=1)
 
 
+class LopsidedLevel(torch.nn.Module):
+    """Logits (B, 4, R, A, S) that call whatever is bright a disc, more so on the right, and the canal 24 mm behind; no body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = torch.nn.Parameter(torch.tensor(12.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        ramp = torch.linspace(0.7, 1.3, image.shape[2])[:, None, None]
+        disc = self.steepness * (image * ramp - 0.4)
+        return torch.cat([disc, disc.roll(-16, dims=3), *2 * [torch.full_like(image, -10.0)]], dim=1)
+
+
 class DrawnLevel(torch.nn.Module):
     """Logits (B, 4, R, A, S) of a disc, its canal and boxes for the bodies beside it, whatever the image shows.
 
