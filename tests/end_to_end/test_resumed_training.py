@@ -15,25 +15,23 @@ import torch
 from tiny_prepared import write_tiny_prepared
 
 from monai_spine.anatomy import Condition
-from monai_spine.models import GRADERS, LOCALIZER
+from monai_spine.models import GRADERS, LOCALIZER, REFINER
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 GRADER = GRADERS[Condition.SUBARTICULAR_STENOSIS]
 EPOCHS = 3
+_FEW_SAMPLES = {"epochs": EPOCHS, "samples_per_epoch": 4, "batch_size": 2, "val_limit": 1, "val_interval": 1, "num_threads": 1}
 SMALL: dict[str, dict[str, Any]] = {
     GRADER: {"epochs": EPOCHS, "limit": 8, "batch_size": 4},
-    LOCALIZER: {
-        "epochs": EPOCHS,
-        "window": [4, 32, 64],
-        "samples_per_epoch": 4,
-        "batch_size": 2,
-        "val_limit": 1,
-        "val_interval": 1,
-        "num_threads": 1,
-    },
+    LOCALIZER: {"window": [4, 32, 64], **_FEW_SAMPLES},
+    REFINER: _FEW_SAMPLES,
 }
 """Settings that give two steps in an epoch; whatever is drawn at random stays so."""
-PRINTED = {GRADER: ("mean_train_loss", "weighted_log_loss"), LOCALIZER: ("mean_loss", "within 5 mm")}
+PRINTED = {
+    GRADER: ("mean_train_loss", "weighted_log_loss"),
+    LOCALIZER: ("mean_loss", "within 5 mm"),
+    REFINER: ("mean_loss", "canal mm"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,7 @@ def last(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [GRADER, LOCALIZER])
+@pytest.mark.parametrize("name", [GRADER, LOCALIZER, REFINER])
 def test_a_killed_training_ends_where_an_uninterrupted_one_ends(name: str, prepared: Path, tmp_path: Path) -> None:
     whole = train(name, prepared, tmp_path / "whole")
     assert whole.returncode == 0, whole.stdout[-3000:] + whole.stderr[-3000:]

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from monai_spine.anatomy import TARGETS
+from monai_spine.anatomy import LEVELS, TARGETS
 from monai_spine.cli import app
-from monai_spine.models import GRADERS, LOCALIZER
+from monai_spine.models import GRADERS, LOCALIZER, REFINER
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _with_weights() -> None:
-    missing = [name for name in (LOCALIZER, *GRADERS.values()) if not (BUNDLES / name / "models" / "model.pt").is_file()]
+    missing = [name for name in (LOCALIZER, REFINER, *GRADERS.values()) if not (BUNDLES / name / "models" / "model.pt").is_file()]
     if missing:
         pytest.skip(f"no weights in {', '.join(missing)}: train them first")
 
@@ -41,7 +41,7 @@ def _run(*arguments: object) -> None:
 def test_every_finding_of_a_simulated_study_is_graded(results):
     (path,) = results.glob("out/*/result.json")
     content = json.loads(path.read_text())
-    assert [level["level"] for level in content["levels"]] == ["L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"]
+    assert [level["level"] for level in content["levels"] if level["level"] in LEVELS] == list(LEVELS)
     assert {grade["status"] for grade in content["grades"]} == {"graded"}
     assert "simulated" in content["provenance"]["notice"]
 
