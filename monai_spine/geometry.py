@@ -7,6 +7,7 @@ centre of the first voxel, to millimetres. This is the only module that flips or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_affine",
     "flip_axis",
     "invert_affine",
+    "lies_inside",
     "lps_from_ras",
     "mirror_point",
     "normal_of",
@@ -96,6 +98,12 @@ def invert_affine(affine: Affine) -> Affine:
         VolumeGeometryError: The affine is singular.
     """
     return np.asarray(np.linalg.inv(check_affine(affine)))
+
+
+def lies_inside(points_ras_mm: npt.ArrayLike, affine: Affine, shape: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Whether a voxel of a grid holds each of the points (..., 3). Voxels end half an edge from their centre; NaN is nowhere."""
+    places = apply_affine(invert_affine(affine), points_ras_mm)
+    return np.asarray(((places >= -0.5) & (places <= np.asarray(shape) - 0.5)).all(-1))
 
 
 def spacing_of(affine: Affine) -> Triple:

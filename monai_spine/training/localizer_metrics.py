@@ -21,9 +21,9 @@ from ignite.metrics.metric import reinit__is_reduced
 
 from monai_spine.anatomy import DISCS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
-from monai_spine.geometry import Affine, apply_affine, invert_affine
+from monai_spine.geometry import Affine, apply_affine, invert_affine, lies_inside
 from monai_spine.level_decoding import decode_levels
-from monai_spine.level_inference import Scan, maps_of, scan_of
+from monai_spine.level_inference import maps_of, scan_of
 from monai_spine.levels import BODY_VALUES, BodyMap, Levels
 from monai_spine.training.datalists import POINT_NAMES
 
@@ -74,21 +74,16 @@ def rows_of(output: Mapping[str, Any]) -> list[LevelRow]:
     label, levels, scan = output["label"], output["levels"], scan_of(output["image"])
     where = {key: label[key] for key in ("study", "case", "volume", "role")}
     points, estimated = np.asarray(label["points"].cpu(), float), np.asarray(label["estimated"].cpu(), bool)
+    inside = np.isfinite(points).all(1) if scan is None else lies_inside(points, np.asarray(scan[0], float), scan[1])
     rows = []
     for index, name in enumerate(POINT_NAMES):
-        if estimated[index] or not np.isfinite(points[index]).all() or not (scan is None or _is_inside(points[index], scan)):
+        if estimated[index] or not inside[index]:
             continue
         found = None if levels is None else levels.point_of(DISCS[index % len(DISCS)])
         place = None if found is None else found.disc_ras_mm if name.startswith("disc") else found.canal_ras_mm
         distance = np.inf if place is None else float(np.linalg.norm(np.asarray(place) - points[index]))
         rows.append(LevelRow(**where, name=name, distance_mm=distance, confidence=0.0 if found is None else found.confidence))
     return rows
-
-
-def _is_inside(point_ras_mm: npt.NDArray[np.float64], scan: Scan) -> bool:
-    """Whether a voxel of the scan holds the point."""
-    place = apply_affine(invert_affine(np.asarray(scan[0], float)), point_ras_mm)
-    return bool(((place >= -0.5) & (place <= np.asarray(scan[1]) - 0.5)).all())
 
 
 class _RowMetric(Metric):

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from monai_spine.anatomy import DISCS
 from monai_spine.crops import resample_block
 from monai_spine.errors import TableError
-from monai_spine.geometry import Affine, apply_affine, invert_affine
+from monai_spine.geometry import Affine, apply_affine, invert_affine, lies_inside
 from monai_spine.level_refinement import CHANNELS, DiscBlock, block_affine, column_direction
 from monai_spine.sampling import sample_linear
 from monai_spine.training.datalists import BODIES, mixed_items
@@ -71,7 +71,7 @@ class BlockJitter:
 def refinement_items(
     datalists: Path | str | Sequence[Path | str], split: str, *, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """One item per disc that was seen and labelled on a sagittal volume: the volume's, with `disc`, its place in `DISCS`.
+    """One item per disc that was seen and labelled inside a sagittal volume: the volume's, with `disc`, its place in `DISCS`.
 
     Args:
         datalists: A prepared folder, or several.
@@ -81,15 +81,18 @@ def refinement_items(
     Raises:
         TableError: A folder has no data list, none of them has anything in this split, or no disc of it was seen and labelled.
     """
-    items = [
-        {**item, "disc": disc}
-        for item in mixed_items(datalists, split, limit=limit)
-        for disc in range(len(DISCS))
-        if np.isfinite(item["points"][disc]).all() and not item["estimated"][disc]
-    ]
+    volumes = mixed_items(datalists, split, limit=limit)
+    items = [{**volume, "disc": disc} for volume in volumes for disc in _discs_on(volume)]
     if not items:
         raise TableError(f"No disc is labelled in split {split!r} of {datalists}. Prepare data whose discs were seen.")
     return items
+
+
+def _discs_on(volume: Item) -> list[int]:
+    """Places in `DISCS` of the discs that were seen and labelled inside a volume."""
+    count, stored = len(DISCS), nib.load(volume["image"])
+    inside = lies_inside(volume["points"][:count], np.asarray(stored.affine, float), stored.shape)
+    return [int(disc) for disc in np.flatnonzero(inside & ~volume["estimated"][:count])]
 
 
 class RefinementCrops(Dataset[dict[str, Any]]):

@@ -18,6 +18,7 @@ from monai_spine.geometry import (
     check_affine,
     flip_axis,
     invert_affine,
+    lies_inside,
     lps_from_ras,
     mirror_point,
     normal_of,
@@ -216,3 +217,10 @@ def test_a_target_outside_the_five_levels_or_without_its_side_is_refused() -> No
 
 def test_severities_weigh_one_two_and_four() -> None:
     assert [(severity.index, severity.weight) for severity in Severity] == [(0, 1), (1, 2), (2, 4)]
+
+
+@given(affines(), st.tuples(*[st.floats(-3, 12).filter(lambda value: abs(value % 1 - 0.5) > 1e-3)] * 3))
+def test_a_point_lies_inside_a_grid_where_its_nearest_voxel_is_one_of_the_grids(affine: Affine, index: tuple[float, ...]) -> None:
+    inside = all(0 <= round(value) < size for value, size in zip(index, (4, 6, 9), strict=True))
+    assert lies_inside(apply_affine(affine, index), affine, (4, 6, 9)) == inside
+    assert not lies_inside((np.nan, 0.0, 0.0), affine, (4, 6, 9))

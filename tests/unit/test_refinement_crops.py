@@ -32,7 +32,10 @@ ROUGH = {"shift_mm": [8.0, 8.0, 8.0], "rotation_deg": [15.0, 10.0, 10.0], "scale
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One scan, stored as scanners do, whose discs are bright spots; L2 and L3 are drawn, and L1/L2's canal was derived."""
+    """One scan, stored as scanners do, whose discs are bright spots; L2 and L3 are drawn, L1/L2's canal was derived.
+
+    T12/L1 lies above it.
+    """
     folder = tmp_path_factory.mktemp("prepared")
     affine, shape = affine_of("sagittal_t2"), (110, 180, 14)
     places = apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1))
@@ -44,7 +47,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nib.save(nib.Nifti1Image((1000 * image).astype(np.int16), affine), folder / "image.nii")
     nib.save(nib.Nifti1Image(bodies, affine), folder / "bodies.nii.gz")
     volumes = (PreparedVolume("image.nii", "sagittal_t2", None, "bodies.nii.gz", MARKED), PreparedVolume("image.nii", "sagittal"))
-    discs = {**DISC_POINTS, Level.L5_S1: (0.0, 0.0, -85.0)}
+    discs = {**DISC_POINTS, Level.L5_S1: (0.0, 0.0, -85.0), Level.T12_L1: (0.0, 5.74, 93.0)}
     case = PreparedCase(
         "1", "1", volumes, discs=discs, canals=CANAL_POINTS, estimated=("disc L5/S1", f"canal {Level.L1_L2.label}")
     )
@@ -57,7 +60,7 @@ def items(prepared: Path) -> list[dict[str, Any]]:
     return refinement_items(prepared, "training")
 
 
-def test_each_disc_that_was_seen_and_labelled_is_an_example_on_every_volume(items) -> None:
+def test_each_disc_that_was_seen_and_labelled_is_an_example_on_every_volume_that_shows_it(items) -> None:
     assert [DISCS[item["disc"]] for item in items] == 2 * list(DISC_POINTS)
 
 
@@ -65,6 +68,7 @@ def test_a_split_without_a_labelled_disc_is_refused(tmp_path: Path) -> None:
     case = PreparedCase(
         "1", "1", (PreparedVolume("image.nii", "sagittal"),), discs={Level.L5_S1: (0, 0, 0)}, estimated=("disc L5/S1",)
     )
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "image.nii")
     write_datalist(tmp_path, study="none", source="simulated", cases=[case], splits={"training": ["1"]})
     with pytest.raises(TableError, match="No disc is labelled in split 'training'"):
         refinement_items(tmp_path, "training")
