@@ -170,6 +170,15 @@ def test_a_point_that_is_not_seen_stays_where_it_was(bundle) -> None:
     assert not found.bodies.array.any()
 
 
+def test_points_stay_on_the_slice_of_a_scan_of_one_slice(bundle) -> None:
+    refiner = LevelRefiner(bundle, network=DrawnLevel((6.0, 3.0, 0.0)))
+    single = replace(bright_volume(), array=bright_volume().array[8:9])
+    plane = apply_affine(single.affine, (0, 0, 0))[0]
+    for found in refiner(single, column(aside_mm=(plane - 2.0, 0.0, 0.0))).levels:
+        assert found.disc_ras_mm[0] == pytest.approx(plane)
+        assert found.canal_ras_mm[0] == pytest.approx(plane)
+
+
 def test_a_point_beyond_reach_is_not_taken_for_the_disc() -> None:
     affine = block_affine(AFFINE, CENTRES[2], np.array([0.0, 0.0, 1.0]), CROP)
     maps = maps_of(DrawnLevel((0.0, 0.0, 20.0)))
