@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_spine.anatomy import LEVELS, Condition, Side, Target
+from monai_spine.anatomy import DISCS, LEVELS, Condition, Side, Target
+from monai_spine.geometry import apply_affine
+from monai_spine.levels import BODY_VALUES
 from monai_spine.phantom.column import bend_column
+from monai_spine.phantom.prepared import describe_case
 from monai_spine.phantom.profiles import tabulate_profiles
+from monai_spine.phantom.scanner import body_labels
 from monai_spine.phantom.simulate import simulate_patient
 
 
@@ -26,7 +30,7 @@ def test_column_coordinates_round_trip_within_a_tenth_of_a_millimetre():
 
 def test_levels_descend_and_stand_as_far_apart_as_real_ones(patients):
     for simulated in patients:
-        centres = np.array([simulated.spine.disc_point(level) for level in LEVELS])
+        centres = np.array([simulated.spine.disc_point(level) for level in DISCS])
         gaps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
         assert (np.diff(centres[:, 2]) < 0).all()
         assert gaps.min() > 22
@@ -62,3 +66,13 @@ def test_a_patient_is_fixed_by_its_seed_and_index():
     np.testing.assert_array_equal(first.reading.latents, again.reading.latents)
     assert first.spine.disc_point(LEVELS[0]) == again.spine.disc_point(LEVELS[0])
     assert not np.allclose(first.reading.latents, other.reading.latents)
+
+
+def test_labelled_bodies_lie_where_the_anatomy_has_them_t12_included(patients):
+    simulated = next(one for one in patients if one.series[0].role.startswith("sagittal"))
+    stack = simulated.series[0].stacks[0]
+    labels = body_labels(simulated.patient, stack).transpose(2, 1, 0)
+    for body, value in BODY_VALUES.items():
+        found = apply_affine(stack.affine(), np.argwhere(labels == value)).mean(0)
+        assert np.linalg.norm(found - simulated.spine.body_point(body)) < 6, body
+    assert describe_case(simulated).discs.keys() == set(DISCS)
