@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ class _Place:
 
 def decode_levels(
     maps: LocalizerMaps,
+    candidates: Sequence[Candidate] | None = None,
     *,
     series_instance_uid: str | None = None,
     prior: ColumnPrior = STANDARD_PRIOR,
@@ -58,6 +59,7 @@ def decode_levels(
 
     Args:
         maps: The localiser's answer, zero outside the scan.
+        candidates: Where discs may be, with the evidence for their names; None: as the maps alone say.
         series_instance_uid: Goes with every point.
         prior: What is expected of a column.
         source: What the maps were made from, for the message if nothing is found.
@@ -65,7 +67,7 @@ def decode_levels(
     Raises:
         LevelsNotFoundError: Fewer than two discs can be named.
     """
-    candidates = find_candidates(maps)
+    candidates = find_candidates(maps) if candidates is None else candidates
     numbering = number_column(candidates, lambda upper, lower: _body_between(maps, upper, lower), prior)
     named = {level: candidates[index] for level, index in enumerate(numbering.assigned) if index is not None}
     sure = [level for level in named if _confidence(numbering, level) >= SURE / 2]

@@ -13,14 +13,16 @@ from monai.utils import MetaKeys
 
 from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import Affine, apply_affine, invert_affine
-from monai_spine.level_candidates import LocalizerMaps
+from monai_spine.level_candidates import LocalizerMaps, find_candidates
 from monai_spine.level_decoding import decode_levels
+from monai_spine.level_names import LevelNamer
 from monai_spine.level_refinement import LevelRefiner
+from monai_spine.level_sequence import NAMED_PRIOR
 from monai_spine.levels import Levels
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
 
-__all__ = ["CHANNELS", "LevelLocalizer", "maps_of", "scan_of"]
+__all__ = ["CHANNELS", "LevelLocalizer", "maps_of", "named_levels", "scan_of"]
 
 Scan = tuple[npt.ArrayLike, Sequence[int]]
 """Where a scan lies: its 4 × 4 affine, voxel centre to RAS+ mm, and its voxels along i, j, k."""
@@ -66,11 +68,20 @@ class LevelLocalizer:
         bundle: Says preprocessing, network, inferer and postprocessing.
         device: Where the network runs.
         network: The bundle's network if it is loaded already.
+        namer: Says which disc is which. None: the localiser's own maps say it.
         refiner: Looks again at each named disc. None: the points stay as the localiser sees them.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "cpu", network: Any = None, refiner: LevelRefiner | None = None) -> None:
-        self.bundle, self.device, self.refiner = bundle, device, refiner
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        network: Any = None,
+        namer: LevelNamer | None = None,
+        refiner: LevelRefiner | None = None,
+    ) -> None:
+        self.bundle, self.device, self.namer, self.refiner = bundle, device, namer, refiner
         self.network = bundle.network(device) if network is None else network
         self.inferer, self.postprocessing = bundle.inferer, bundle.postprocessing
         self.preprocessing = bundle.preprocessing
@@ -78,7 +89,7 @@ class LevelLocalizer:
     @property
     def bundles(self) -> tuple[Bundle, ...]:
         """Where the networks come from."""
-        return (self.bundle,) if self.refiner is None else (self.bundle, self.refiner.bundle)
+        return (self.bundle, *(part.bundle for part in (self.namer, self.refiner) if part is not None))
 
     def __call__(self, volume: Volume) -> Levels:
         """Find the levels on one volume, and look at each again.
@@ -104,7 +115,7 @@ class LevelLocalizer:
             raise LevelsNotFoundError(
                 f"No lumbar spine was found on {name}: nearly all voxels have the value {low:g}. Choose another with --series."
             )
-        return decode_levels(self.maps(volume), series_instance_uid=volume.series_instance_uid, source=name)
+        return named_levels(self.maps(volume), volume, self.namer, source=name)
 
     def maps(self, volume: Volume) -> LocalizerMaps:
         """The network's answer on its own grid, as probabilities; zero outside the scan."""
@@ -115,6 +126,19 @@ class LevelLocalizer:
             logits = self.inferer(batch, self.network)[0]
         answer = self.postprocessing({"pred": logits, "image": image})["pred"]
         return maps_of(answer.float().cpu().numpy(), image.affine, scan=(volume.affine, volume.array.shape))
+
+
+def named_levels(maps: LocalizerMaps, volume: Volume, namer: LevelNamer | None = None, *, source: str = "the volume") -> Levels:
+    """Decode the localiser's maps, with the names that the naming network gives where there is one.
+
+    Raises:
+        LevelsNotFoundError: The maps show no lumbar column.
+    """
+    uid = volume.series_instance_uid
+    if namer is None:
+        return decode_levels(maps, series_instance_uid=uid, source=source)
+    candidates = namer(volume, find_candidates(maps))
+    return decode_levels(maps, candidates, series_instance_uid=uid, prior=NAMED_PRIOR, source=source)
 
 
 def _inside(affine: Affine, shape: tuple[int, ...], scan: Scan) -> tuple[slice, slice, slice]:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from monai_spine.anatomy import DISCS
 from monai_spine.level_candidates import Candidate
 
-__all__ = ["DISC_SPACING_MM", "STANDARD_PRIOR", "ColumnPrior", "Numbering", "number_column"]
+__all__ = ["DISC_SPACING_MM", "NAMED_PRIOR", "STANDARD_PRIOR", "ColumnPrior", "Numbering", "number_column"]
 
 Floats = npt.NDArray[np.float64]
 BodyEvidence = Callable[[Candidate, Candidate], Sequence[float]]
@@ -57,7 +57,10 @@ class ColumnPrior:
 
 
 STANDARD_PRIOR = ColumnPrior()
-"""The prior that the pipeline uses."""
+"""Where the names are the localiser's own."""
+
+NAMED_PRIOR = ColumnPrior(body_weight=0.0)
+"""Where the names come from the naming network, which has seen the bodies too."""
 
 
 @dataclass(frozen=True)

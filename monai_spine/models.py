@@ -11,12 +11,14 @@ from monai_spine.anatomy import Condition
 from monai_spine.device import resolve_device
 from monai_spine.grades import Grader, load_grader
 from monai_spine.level_inference import LevelLocalizer
+from monai_spine.level_names import LevelNamer
 from monai_spine.level_refinement import LevelRefiner
 from monai_spine.weights import Bundle, find_bundle, verify_bundle
 
-__all__ = ["GRADERS", "LOCALIZER", "REFINER", "Models", "check_models", "load_models"]
+__all__ = ["GRADERS", "LOCALIZER", "NAMER", "REFINER", "Models", "check_models", "load_models"]
 
 LOCALIZER = "lumbar_level_localization"
+NAMER = "lumbar_level_naming"
 REFINER = "lumbar_level_refinement"
 GRADERS: Mapping[Condition, str] = {condition: f"{condition.slug}_grading" for condition in Condition}
 """Names of the bundles: whoever puts another one with the same outputs under such a name needs no code."""
@@ -24,7 +26,7 @@ GRADERS: Mapping[Condition, str] = {condition: f"{condition.slug}_grading" for c
 
 @dataclass(frozen=True)
 class Models:
-    """The localiser with its refiner, and one grader per condition, ready to run on one device."""
+    """The localiser with its namer and its refiner, and one grader per condition, ready to run on one device."""
 
     localizer: LevelLocalizer = field(repr=False)
     graders: Mapping[Condition, Grader]
@@ -51,7 +53,8 @@ def load_models(folder: Path | None = None, *, device: str = "auto") -> Models:
     place = resolve_device(device)
     graders = {condition: load_grader(find_bundle(name, folder), place) for condition, name in GRADERS.items()}
     refiner = LevelRefiner(find_bundle(REFINER, folder), device=place)
-    localizer = LevelLocalizer(find_bundle(LOCALIZER, folder), device=place, refiner=refiner)
+    namer = LevelNamer(find_bundle(NAMER, folder), device=place)
+    localizer = LevelLocalizer(find_bundle(LOCALIZER, folder), device=place, namer=namer, refiner=refiner)
     return Models(localizer, graders, place)
 
 
@@ -63,5 +66,5 @@ def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
         WeightsError: A bundle is missing or altered.
     """
     resolve_device(device)
-    for name in (LOCALIZER, REFINER, *GRADERS.values()):
+    for name in (LOCALIZER, NAMER, REFINER, *GRADERS.values()):
         verify_bundle(find_bundle(name, folder))

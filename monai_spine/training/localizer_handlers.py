@@ -15,6 +15,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.utils import ImageMetaKey
 
+from monai_spine.level_names import LevelNamer
 from monai_spine.level_refinement import LevelRefiner
 from monai_spine.training.level_files import write_levels
 from monai_spine.training.localizer_metrics import found_levels
@@ -60,19 +61,23 @@ def _moved(tensor: Any, device: Any, non_blocking: bool) -> torch.Tensor:
 class DecodeLevels:
     """Postprocessing of one decollated output: adds `levels`, decoded from `pred` (probabilities) and the image's affine.
 
+    With both bundles named, the scan itself is looked at again, as in an analysis.
+
     Args:
-        refiner: Name of the bundle whose network looks again at each disc on the scan itself, as an analysis does; None: the
-            levels stay as the localiser's own grid shows them.
+        namer: Name of the bundle that says which disc is which; None: the localiser's own maps say it.
+        refiner: Name of the bundle that looks again at each disc; None: points stay as the localiser's grid shows them.
     """
 
-    def __init__(self, refiner: str | None = None) -> None:
+    def __init__(self, namer: str | None = None, refiner: str | None = None) -> None:
+        self.namer = None if namer is None else LevelNamer(find_bundle(namer))
         self.refiner = None if refiner is None else LevelRefiner(find_bundle(refiner))
 
     def __call__(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        levels = found_levels(output)
-        if levels is not None and self.refiner is not None:
-            levels = self.refiner(load_nifti(output["image"].meta[ImageMetaKey.FILENAME_OR_OBJ]), levels)
-        return {**output, "levels": levels}
+        if self.namer is None and self.refiner is None:
+            return {**output, "levels": found_levels(output)}
+        volume = load_nifti(output["image"].meta[ImageMetaKey.FILENAME_OR_OBJ])
+        levels = found_levels(output, volume=volume, namer=self.namer)
+        return {**output, "levels": levels if levels is None or self.refiner is None else self.refiner(volume, levels)}
 
 
 class LevelTable:

@@ -23,9 +23,11 @@ from monai_spine.anatomy import DISCS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, apply_affine, invert_affine, lies_inside
 from monai_spine.level_decoding import decode_levels
-from monai_spine.level_inference import maps_of, scan_of
+from monai_spine.level_inference import maps_of, named_levels, scan_of
+from monai_spine.level_names import LevelNamer
 from monai_spine.levels import BODY_VALUES, BodyMap, Levels
 from monai_spine.training.datalists import POINT_NAMES
+from monai_spine.volume import Volume
 
 __all__ = ["CAP_MM", "BodyDice", "CappedDistance", "LevelAccuracy", "LevelRow", "body_overlaps", "found_levels", "rows_of"]
 
@@ -56,12 +58,18 @@ class LevelRow:
     confidence: float
 
 
-def found_levels(output: Mapping[str, Any]) -> Levels | None:
-    """Decode one element of an evaluator's output (probabilities `pred`, `image` with its affine); None if nothing was found."""
+def found_levels(output: Mapping[str, Any], *, volume: Volume | None = None, namer: LevelNamer | None = None) -> Levels | None:
+    """Decode one element of an evaluator's output (probabilities `pred`, `image` with its affine); None if nothing was found.
+
+    Args:
+        output: The element.
+        volume: The scan that it was made from; needed with a namer only.
+        namer: Says which disc is which; None: the output's own maps say it.
+    """
     image = output["image"]
     maps = maps_of(output["pred"].float().cpu().numpy(), image.affine.cpu(), scan=scan_of(image))
     try:
-        return decode_levels(maps)
+        return decode_levels(maps) if volume is None else named_levels(maps, volume, namer)
     except LevelsNotFoundError:
         return None
 

@@ -1,0 +1,105 @@
+"""Which disc is it? A network looks at a wide block around each candidate and says how likely it bears each name.
+
+It answers with eight classes: a disc above T12/L1, the six of `anatomy.DISCS`, and one below L5/S1, in the sacrum. Where
+discs are, the localiser has seen; `level_sequence.py` decides for the whole column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_spine.anatomy import DISCS
+from monai_spine.crops import crop_affine, resample_block
+from monai_spine.errors import WeightsError
+from monai_spine.geometry import Affine, Point, Triple
+from monai_spine.level_candidates import Candidate
+from monai_spine.volume import Volume
+from monai_spine.weights import Bundle
+
+__all__ = ["CLASSES", "LevelNamer", "NameBlock"]
+
+CLASSES = ("above", *(level.label for level in DISCS), "below")
+"""What the naming network's classes say."""
+
+
+@dataclass(frozen=True)
+class NameBlock:
+    """The block that the naming network sees, along the scan's own axes, as its bundle says under `crop`.
+
+    Attributes:
+        shape: Voxels along R, A, S.
+        spacing_mm: Of the voxels along R, A, S.
+        center_mm: Where the block's centre lies, seen from the disc's, along R, A, S of the patient.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: Triple
+    center_mm: Triple
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Sequence[float]]) -> NameBlock:
+        """Read the `crop` section of the bundle's config.
+
+        Raises:
+            WeightsError: An entry is missing or has no three values.
+        """
+        try:
+            (i, j, k), (x, y, z), (r, a, s) = (config[name] for name in ("shape", "spacing_mm", "center_mm"))
+            return cls((int(i), int(j), int(k)), (float(x), float(y), float(z)), (float(r), float(a), float(s)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"The crop section of the naming bundle cannot be used ({type(error).__name__}: {error}). "
+                "It needs shape, spacing_mm and center_mm, three numbers each."
+            ) from error
+
+    def affine(self, scan_affine: Affine, disc_ras_mm: Point) -> Affine:
+        """Where the block around a disc lies: 4 × 4, voxel centre to RAS+ mm."""
+        r, a, s = (float(value) for value in np.add(disc_ras_mm, self.center_mm))
+        x, y, z = (count * edge for count, edge in zip(self.shape, self.spacing_mm, strict=True))
+        return crop_affine(scan_affine, (r, a, s), size_mm=(x, y, z), shape=self.shape)
+
+
+class LevelNamer:
+    """A loaded naming network: takes a scan and the places of its discs, gives evidence for their names.
+
+    Args:
+        bundle: Says block, preprocessing, network, inferer and postprocessing.
+        device: Where the network runs.
+        network: The bundle's network if it is loaded already.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", network: Any = None) -> None:
+        self.bundle, self.device = bundle, device
+        self.network = bundle.network(device) if network is None else network
+        self.block = NameBlock.from_config(bundle.config("crop"))
+        self.inferer, self.preprocessing, self.postprocessing = bundle.inferer, bundle.preprocessing, bundle.postprocessing
+
+    def __call__(self, volume: Volume, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """The same candidates: how sure it is that a disc is there stays, and is shared among the names as the network says."""
+        if not candidates:
+            return ()
+        probabilities = self.probabilities(volume, [candidate.point_ras_mm for candidate in candidates])
+        seen = [min(sum(candidate.evidence), 1.0) for candidate in candidates]
+        named = np.asarray(seen)[:, None] * probabilities[:, 1:-1]
+        return tuple(
+            replace(candidate, evidence=tuple(float(value) for value in row))
+            for candidate, row in zip(candidates, named, strict=True)
+        )
+
+    def probabilities(self, volume: Volume, points_ras_mm: Sequence[Point]) -> npt.NDArray[np.float32]:
+        """Probability of each of `CLASSES` at each place, (places, 8)."""
+        blocks = [self._block(volume, point) for point in points_ras_mm]
+        with torch.inference_mode():
+            logits = self.inferer(torch.stack(blocks).to(self.device), self.network)
+        answers = [self.postprocessing({"pred": answer})["pred"].float().cpu().numpy() for answer in logits]
+        return np.stack(answers)
+
+    def _block(self, volume: Volume, point: Point) -> torch.Tensor:
+        block = resample_block(volume, self.block.affine(volume.affine, point), self.block.shape)
+        return torch.as_tensor(self.preprocessing({"image": torch.from_numpy(block)[None]})["image"])
