@@ -3,7 +3,7 @@
     monai-spine prepare lumbar_volumes DATA -o work/lumbar_volumes
     monai-spine prepare midsagittal DATA -o work/midsagittal
     python tools/evaluate_localizer.py split work/lumbar_volumes work/midsagittal -o work/folds
-    python tools/evaluate_localizer.py train work/folds --phantom work/phantom [--localizer BASE --refiner BASE]
+    python tools/evaluate_localizer.py train work/folds --phantom work/phantom [--localizer BASE --namer BASE --refiner BASE]
     python tools/evaluate_localizer.py report work/folds
 
 `train` runs the bundles' own training command for each experiment and keeps what is finished, so that it goes on after a kill.
@@ -26,11 +26,12 @@ import pandas as pd
 
 from monai_spine.anatomy import DISCS
 from monai_spine.errors import LevelsNotFoundError
+from monai_spine.models import LOCALIZER, NAMER, REFINER
 from monai_spine.studies.folds import part_of, patient_folds, write_split
 from monai_spine.studies.prepared import Datalist, PreparedCase, read_datalist
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BUNDLES = {"localizer": "lumbar_level_localization", "refiner": "lumbar_level_refinement"}
+BUNDLES = {"localizer": LOCALIZER, "namer": NAMER, "refiner": REFINER}
 FOLDS = 5
 
 
@@ -45,7 +46,7 @@ def split(folders: list[Path], out: Path) -> None:
 
 
 def train(folder: Path, *, phantom: Path, bases: dict[str, Path | None], epochs: dict[str, int], overrides: list[str]) -> None:
-    """Train both networks of every experiment that is not finished."""
+    """Train the networks of every experiment that is not finished."""
     for experiment in sorted(path for path in folder.iterdir() if path.is_dir()):
         real = sorted(path.parent for path in experiment.glob("*/datalist.json"))
         for kind, bundle in BUNDLES.items():
@@ -110,6 +111,7 @@ def _localizer(experiment: Path) -> Any:
     import torch
 
     from monai_spine.level_inference import LevelLocalizer
+    from monai_spine.level_names import LevelNamer
     from monai_spine.level_refinement import LevelRefiner
     from monai_spine.weights import find_bundle
 
@@ -119,7 +121,8 @@ def _localizer(experiment: Path) -> Any:
         networks[kind] = bundle.network_definition().eval()
         networks[kind].load_state_dict(torch.load(experiment / f"{kind}.pt", map_location="cpu", weights_only=True))
     refiner = LevelRefiner(bundles["refiner"], network=networks["refiner"])
-    return LevelLocalizer(bundles["localizer"], network=networks["localizer"], refiner=refiner)
+    namer = LevelNamer(bundles["namer"], network=networks["namer"])
+    return LevelLocalizer(bundles["localizer"], network=networks["localizer"], namer=namer, refiner=refiner)
 
 
 def _volume_rows(datalist: Datalist, case: PreparedCase, localizer: Any) -> Iterator[dict[str, Any]]:
@@ -173,7 +176,7 @@ def main() -> None:
     training = steps.add_parser("train", help="train what is not finished; what stands after -- goes to the bundles' command")
     training.add_argument("folds", type=Path)
     training.add_argument("--phantom", type=Path, required=True, help="prepared folder of simulated studies")
-    for kind, number in (("localizer", 20), ("refiner", 10)):
+    for kind, number in (("localizer", 20), ("namer", 40), ("refiner", 10)):
         training.add_argument(f"--{kind}", type=Path, help="weights to start from, which have seen no real image")
         training.add_argument(f"--{kind}-epochs", type=int, default=number)
     reporting = steps.add_parser("report", help="look at all held-out scans and print the tables")
