@@ -1,5 +1,5 @@
-"""Bundles for tests of what surrounds the networks: a localiser and a refiner that draw one column into any scan, and untrained
-graders."""
+"""Bundles for tests of what surrounds the networks: a localiser and a refiner that draw one column into any scan, a namer that
+leaves the names to their order, and untrained graders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from monai_spine.anatomy import DISCS, LEVELS, Condition
-from monai_spine.models import GRADERS, LOCALIZER, REFINER
+from monai_spine.level_names import CLASSES
+from monai_spine.models import GRADERS, LOCALIZER, NAMER, REFINER
 from monai_spine.weights import record_weights
 
 DISC_STEP = 9
@@ -18,6 +19,9 @@ DISC_STEP = 9
 
 BLOCK = {"shape": [8, 24, 32], "spacing_mm": [4.0, 3.0, 3.0], "center_mm": [0.0, -6.0, 0.0]}
 """What the refiner is shown of each disc."""
+
+NAME_BLOCK = {"shape": [4, 16, 20], "spacing_mm": [8.0, 8.0, 8.0], "center_mm": [0.0, -10.0, 0.0]}
+"""What the namer is shown of each disc."""
 
 
 class DrawnColumn(torch.nn.Module):
@@ -91,9 +95,40 @@ class DrawnLevel(torch.nn.Module):
         return (self.height * (2 * torch.stack([*points, *bodies]) - 1)).expand(image.shape[0], -1, -1, -1, -1)
 
 
+class AnyName(torch.nn.Module):
+    """Logits (B, 8) that call each of the six names as likely: which of six discs is which, their order alone decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([-12.0, *[0.0] * len(DISCS), -12.0]))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.logits.repeat(len(image), 1)
+
+
+class NameByBrightness(torch.nn.Module):
+    """Logits (B, 8) that read a disc's class from the brightness around it: `brightness_of` each class, in steps of 0.1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = torch.nn.Parameter(torch.tensor(600.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        r, a, s = (size // 2 for size in image.shape[2:])
+        seen = image[:, 0, r - 1 : r + 1, a - 1 : a + 1, s - 1 : s + 1].mean((1, 2, 3))
+        steps = torch.tensor([brightness_of(name) for name in CLASSES])
+        return -self.steepness * (seen[:, None] - steps) ** 2
+
+
+def brightness_of(name: str) -> float:
+    """What `NameByBrightness` takes for one of `CLASSES`."""
+    return 0.1 * (CLASSES.index(name) + 1)
+
+
 def write_bundles(folder: Path) -> Path:
-    """Write the five bundles that an analysis needs. Returns `folder`."""
+    """Write the six bundles that an analysis needs. Returns `folder`."""
     _write(folder / LOCALIZER, _localizer(), DrawnColumn(), "simulated")
+    _write(folder / NAMER, _namer(), AnyName(), "simulated")
     _write(folder / REFINER, _refiner(), DrawnLevel(), "simulated")
     for condition, name in GRADERS.items():
         torch.manual_seed(0)
@@ -134,16 +169,24 @@ def _localizer() -> dict[str, Any]:
     }
 
 
+def _namer() -> dict[str, Any]:
+    return _on_blocks(NAME_BLOCK, "AnyName", softmax=True)
+
+
 def _refiner() -> dict[str, Any]:
+    return _on_blocks(BLOCK, "DrawnLevel", sigmoid=True)
+
+
+def _on_blocks(crop: dict[str, Any], network: str, **activation: bool) -> dict[str, Any]:
     return {
-        "crop": BLOCK,
-        "network_def": {"_target_": "tiny_bundles.DrawnLevel"},
+        "crop": crop,
+        "network_def": {"_target_": f"tiny_bundles.{network}"},
         "preprocessing": {
             "_target_": "Compose",
             "transforms": [{"_target_": "EnsureTyped", "keys": "image", "track_meta": False}],
         },
         "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]},
+        "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", **activation}]},
     }
 
 

@@ -341,7 +341,7 @@ def test_a_table_that_breaks_its_specification_is_a_usage_error(run, tmp_path):
 def test_info_lists_versions_devices_and_bundles(run):
     result = run("info")
     assert result.exit_code == 0
-    for wanted in (f"monai_spine {monai_spine.__version__}", "torch ", "devices: cpu", "5 bundles in ", "a stand-in for tests"):
+    for wanted in (f"monai_spine {monai_spine.__version__}", "torch ", "devices: cpu", "6 bundles in ", "a stand-in for tests"):
         assert wanted in result.stdout
 
 
@@ -349,7 +349,7 @@ def test_weights_are_listed_and_verified(run):
     assert "neural_foraminal_narrowing_grading 0.0.1: trained on simulated data" in run("weights", "list").stdout
     result = run("weights", "verify")
     assert result.exit_code == 0
-    assert result.stdout.count("models/model.pt: ok") == 5
+    assert result.stdout.count("models/model.pt: ok") == 6
     assert run("weights", "verify", "lumbar_level_localization").stdout.count(": ok") == 1
     assert run("weights", "verify", "no_such_bundle").exit_code == 4
 

@@ -11,14 +11,15 @@ from typer.testing import CliRunner
 
 from monai_spine.anatomy import LEVELS, TARGETS
 from monai_spine.cli import app
-from monai_spine.models import GRADERS, LOCALIZER, REFINER
+from monai_spine.models import GRADERS, LOCALIZER, NAMER, REFINER
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _with_weights() -> None:
-    missing = [name for name in (LOCALIZER, REFINER, *GRADERS.values()) if not (BUNDLES / name / "models" / "model.pt").is_file()]
+    needed = (LOCALIZER, NAMER, REFINER, *GRADERS.values())
+    missing = [name for name in needed if not (BUNDLES / name / "models" / "model.pt").is_file()]
     if missing:
         pytest.skip(f"no weights in {', '.join(missing)}: train them first")
 

@@ -75,7 +75,7 @@ def test_provenance_says_with_what_and_how_it_was_made(study, models):
     assert {"monai_spine", "torch", "monai", "pydicom"} <= set(how["versions"])
     names = [bundle["name"] for bundle in how["bundles"]]
     graders = [f"{condition.slug}_grading" for condition in Condition]
-    assert names == ["lumbar_level_localization", "lumbar_level_refinement", *graders]
+    assert names == ["lumbar_level_localization", "lumbar_level_naming", "lumbar_level_refinement", *graders]
     assert all(len(bundle["weights_sha256"]["models/model.pt"]) == 64 for bundle in how["bundles"])
     assert how["notice"].startswith("For research use, not for diagnosis.")
     assert "a stand-in for tests" in how["notice"]
