@@ -22,7 +22,7 @@ from monai_spine.level_candidates import Candidate
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
 
-__all__ = ["CLASSES", "LevelNamer", "NameBlock"]
+__all__ = ["CLASSES", "LevelNamer", "NameBlock", "cut_name_blocks"]
 
 CLASSES = ("above", *(level.label for level in DISCS), "below")
 """What the naming network's classes say."""
@@ -65,6 +65,19 @@ class NameBlock:
         return crop_affine(scan_affine, (r, a, s), size_mm=(x, y, z), shape=self.shape)
 
 
+def cut_name_blocks(volume: Volume, points_ras_mm: Sequence[Point], block: NameBlock, preprocessing: Any) -> torch.Tensor:
+    """What the network is shown of each place: (places, 1, R, A, S).
+
+    Args:
+        volume: Scan to cut from.
+        points_ras_mm: Where discs may be.
+        block: What is cut around each.
+        preprocessing: The bundle's, on dicts with `image`.
+    """
+    blocks = [resample_block(volume, block.affine(volume.affine, point), block.shape) for point in points_ras_mm]
+    return torch.stack([torch.as_tensor(preprocessing({"image": torch.from_numpy(one)[None]})["image"]) for one in blocks])
+
+
 class LevelNamer:
     """A loaded naming network: takes a scan and the places of its discs, gives evidence for their names.
 
@@ -94,12 +107,8 @@ class LevelNamer:
 
     def probabilities(self, volume: Volume, points_ras_mm: Sequence[Point]) -> npt.NDArray[np.float32]:
         """Probability of each of `CLASSES` at each place, (places, 8)."""
-        blocks = [self._block(volume, point) for point in points_ras_mm]
+        batch = cut_name_blocks(volume, points_ras_mm, self.block, self.preprocessing)
         with torch.inference_mode():
-            logits = self.inferer(torch.stack(blocks).to(self.device), self.network)
+            logits = self.inferer(batch.to(self.device), self.network)
         answers = [self.postprocessing({"pred": answer})["pred"].float().cpu().numpy() for answer in logits]
         return np.stack(answers)
-
-    def _block(self, volume: Volume, point: Point) -> torch.Tensor:
-        block = resample_block(volume, self.block.affine(volume.affine, point), self.block.shape)
-        return torch.as_tensor(self.preprocessing({"image": torch.from_numpy(block)[None]})["image"])
