@@ -1,4 +1,4 @@
-"""What the model zoo's verifier asks of each bundle, and what `monai.bundle.load` gives: localiser, refiner and graders alike."""
+"""What the model zoo's verifier asks of each bundle, and what `monai.bundle.load` gives, whatever the bundle is for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from monai.bundle import ConfigWorkflow, ckpt_export, load, verify_metadata, ver
 from tiny_prepared import canal_points, write_tiny_prepared
 
 from monai_spine.levels import LevelPoint, Levels
-from monai_spine.models import GRADERS, LOCALIZER, REFINER
+from monai_spine.models import GRADERS, LOCALIZER, NAMER, REFINER
 from monai_spine.training.level_files import write_levels
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-NAMES = [LOCALIZER, REFINER, *GRADERS.values()]
+NAMES = [LOCALIZER, NAMER, REFINER, *GRADERS.values()]
 FILES = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt", "models/model.ts"]
 FILES += [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
 LARGEST_FILE = 25 * 2**20
@@ -53,8 +53,13 @@ SPECIFICATION = {
 """What MONAI's bundle specification asks of metadata: its published schema has to be downloaded, which a test must not do."""
 
 _FEW_SAMPLES = {"samples_per_epoch": 2, "val_limit": 1, "val_interval": 1, "num_threads": 1}
-SMALL_TRAINING: dict[str, dict[str, Any]] = {LOCALIZER: {"window": [4, 32, 64], **_FEW_SAMPLES}, REFINER: _FEW_SAMPLES}
-SMALL_EVALUATION: dict[str, dict[str, Any]] = {LOCALIZER: {"val_limit": 1}, REFINER: {"val_limit": 1}}
+SMALL_TRAINING: dict[str, dict[str, Any]] = {
+    LOCALIZER: {"window": [4, 32, 64], **_FEW_SAMPLES},
+    NAMER: _FEW_SAMPLES,
+    REFINER: _FEW_SAMPLES,
+}
+WRITES = {LOCALIZER: "*_levels.json", NAMER: "names.csv", REFINER: "*_levels.json"}
+"""What an inference run of a bundle that knows levels leaves; a grader's leaves `predictions.csv`."""
 SAGITTAL_ONLY: dict[str, Any] = {"pattern": "sagittal_t2*.nii"}
 FEW: dict[str, Any] = {"limit": 2}
 LOCALIZER_INPUT = (8, 64, 96)
@@ -123,7 +128,7 @@ def test_load_gives_the_network_with_its_weights(name: str, kind: str, tmp_path:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three cases, and beside their sagittal T2 images the levels that the refiner is to look at again."""
+    """Three cases, and beside their sagittal T2 images the levels that namer and refiner are to look at."""
     folder = write_tiny_prepared(tmp_path_factory.mktemp("prepared"), cases=1)
     discs = {level: (r, a + 24.0, s) for level, (r, a, s) in canal_points().items()}
     for image in folder.rglob(SAGITTAL_ONLY["pattern"]):
@@ -159,15 +164,14 @@ def test_the_training_workflow_has_every_property_and_runs(name: str, prepared: 
 
 
 def test_the_inference_workflow_has_every_property_and_runs(name: str, prepared: Path, tmp_path: Path) -> None:
-    finds_levels = name in (LOCALIZER, REFINER)
-    few = SAGITTAL_ONLY if finds_levels else FEW
+    few = SAGITTAL_ONLY if name in WRITES else FEW
     run_checked(name, ["inference"], "infer", dataset_dir=str(prepared), output_dir=str(tmp_path), **few)
-    written = list(tmp_path.rglob("*_levels.json" if finds_levels else "predictions.csv"))
-    assert len(written) == (3 if finds_levels else 1)
+    pattern = WRITES.get(name, "predictions.csv")
+    assert len(list(tmp_path.rglob(pattern))) == (3 if pattern == "*_levels.json" else 1)
 
 
 def test_the_evaluation_runs(name: str, prepared: Path, tmp_path: Path) -> None:
-    few = SMALL_EVALUATION.get(name, FEW)
+    few = {"val_limit": 1} if name in WRITES else FEW
     places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path)}
     run_checked(name, ["train", "evaluate"], "train", run_id="evaluating", split="test", **places, **few)
-    assert (tmp_path / ("metrics.json" if name in (LOCALIZER, REFINER) else "metrics.csv")).is_file()
+    assert (tmp_path / ("metrics.json" if name in WRITES else "metrics.csv")).is_file()
