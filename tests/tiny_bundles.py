@@ -96,11 +96,15 @@ class DrawnLevel(torch.nn.Module):
 
 
 class AnyName(torch.nn.Module):
-    """Logits (B, 8) that call each of the six names as likely: which of six discs is which, their order alone decides."""
+    """Logits (B, 8) that call each of the six names as likely: which of six discs is which, their order alone decides.
 
-    def __init__(self) -> None:
+    Args:
+        first: Place in `DISCS` of the first name that is given at all.
+    """
+
+    def __init__(self, first: int = 0) -> None:
         super().__init__()
-        self.logits = torch.nn.Parameter(torch.tensor([-12.0, *[0.0] * len(DISCS), -12.0]))
+        self.logits = torch.nn.Parameter(torch.tensor([-12.0] * (1 + first) + [0.0] * (len(DISCS) - first) + [-12.0]))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.logits.repeat(len(image), 1)
