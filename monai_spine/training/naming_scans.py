@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,30 @@ __all__ = ["SaveNames", "ScanNameBlocks"]
 
 
 class ScanNameBlocks(Dataset[dict[str, Any]]):
-    """All blocks of one image at a time, cut as an analysis cuts them.
+    """One block per level of each image, cut as an analysis cuts it.
 
-    An example holds `image` (levels, 1, R, A, S) and the `scan` that it comes from.
+    An example holds `image` (1, R, A, S), `scan`, the image's path in its data set, and `level`.
 
     Args:
         data: Images with their levels, as `refinement_scans.located_scans` finds them.
         crop: The bundle's crop section: shape, spacing_mm, center_mm.
-        transform: The bundle's preprocessing, on dicts with the `image` of one block.
+        transform: The bundle's preprocessing, on dicts with `image`.
     """
 
     def __init__(
         self, data: Sequence[LocatedScan], crop: Mapping[str, Any], transform: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> None:
-        self.data, self.block, self.transform = list(data), NameBlock.from_config(crop), transform
+        self.data = [(scan, level) for scan in data for level in scan.levels.levels]
+        self.block, self.transform = NameBlock.from_config(crop), transform
+        self._load = lru_cache(maxsize=1)(load_nifti)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        scan = self.data[index]
-        points = [level.disc_ras_mm for level in scan.levels.levels]
-        return {"image": cut_name_blocks(load_nifti(scan.path), points, self.block, self.transform), "scan": scan}
+        scan, level = self.data[index]
+        (image,) = cut_name_blocks(self._load(scan.path), [level.disc_ras_mm], self.block, self.transform)
+        return {"image": image, "scan": scan.place.as_posix(), "level": level.level.label}
 
 
 class SaveNames:
@@ -64,9 +67,8 @@ class SaveNames:
         self._rows = []
 
     def _collect(self, engine: Engine) -> None:
-        scan = engine.state.batch["scan"]
-        for level, probabilities in zip(scan.levels.levels, engine.state.output["pred"].tolist(), strict=True):
-            self._rows.append([scan.place.as_posix(), level.level.label, *(f"{value:.4f}" for value in probabilities)])
+        for example, row in zip(engine.state.batch, engine.state.output, strict=True):
+            self._rows.append([example["scan"], example["level"], *(f"{value:.4f}" for value in row["pred"].tolist())])
 
     def _write(self, engine: Engine) -> None:
         write_rows(self.path, ["image", "level", *CLASSES], self._rows)
