@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
-from tiny_bundles import LopsidedDiscs, LopsidedLevel
+from monai.networks.nets import Classifier
+from tiny_bundles import AnyName, LopsidedDiscs, LopsidedLevel
 from tiny_prepared import affine_of
 
 from monai_spine.anatomy import DISCS
 from monai_spine.geometry import apply_affine
 from monai_spine.level_inference import LevelLocalizer
+from monai_spine.level_names import CLASSES, LevelNamer
 from monai_spine.level_refinement import LevelRefiner
-from monai_spine.models import LOCALIZER, REFINER
+from monai_spine.models import LOCALIZER, NAMER, REFINER
 from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
 from monai_spine.training import localizer_metrics
 from monai_spine.volume import Volume
@@ -50,27 +54,36 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def stand_in(folder: Path, name: str, network: torch.nn.Module, definition: dict[str, Any]) -> None:
+    """Write a bundle as it is shipped, but for its network."""
+    shutil.copytree(BUNDLES / name / "configs", folder / name / "configs")
+    path = folder / name / "configs" / "inference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "network_def": definition}))
+    (folder / name / "models").mkdir()
+    torch.save(network.state_dict(), folder / name / "models" / "model.pt")
+    record_weights(folder / name)
+
+
 @pytest.fixture(scope="module")
-def refining(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the refining bundle as it is shipped, but for a stand-in network."""
-    root = tmp_path_factory.mktemp("bundles") / REFINER
-    shutil.copytree(BUNDLES / REFINER / "configs", root / "configs")
-    config = json.loads((root / "configs" / "inference.json").read_text())
-    (root / "configs" / "inference.json").write_text(
-        json.dumps({**config, "network_def": {"_target_": "tiny_bundles.LopsidedLevel"}})
-    )
-    (root / "models").mkdir()
-    torch.save(LopsidedLevel().state_dict(), root / "models" / "model.pt")
-    record_weights(root)
-    return root.parent
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with stand-ins for the refining bundle and for the naming one, which gives any name but T12/L1."""
+    folder = tmp_path_factory.mktemp("bundles")
+    stand_in(folder, REFINER, LopsidedLevel(), {"_target_": "tiny_bundles.LopsidedLevel"})
+    stand_in(folder, NAMER, AnyName(first=1), {"_target_": "tiny_bundles.AnyName"})
+    return folder
 
 
-def analysed(prepared: Path, refining: Path | None = None) -> Points:
-    """As `monai-spine analyze` finds them."""
+def scan(prepared: Path) -> Volume:
     stored = nib.load(prepared / IMAGE)
-    volume = Volume(array=stored.get_fdata(dtype=np.float32), affine=stored.affine)
+    return Volume(array=stored.get_fdata(dtype=np.float32), affine=stored.affine)
+
+
+def analysed(prepared: Path, *, naming: Path | None = None, refining: Path | None = None) -> Points:
+    """As `monai-spine analyze` finds them; with the bundles of the folders that are given."""
+    namer = None if naming is None else LevelNamer(find_bundle(NAMER, naming))
     refiner = None if refining is None else LevelRefiner(find_bundle(REFINER, refining))
-    levels = LevelLocalizer(find_bundle(LOCALIZER, BUNDLES), network=LopsidedDiscs().eval(), refiner=refiner)(volume)
+    bundle = find_bundle(LOCALIZER, BUNDLES)
+    levels = LevelLocalizer(bundle, network=LopsidedDiscs().eval(), namer=namer, refiner=refiner)(scan(prepared))
     return {found.level.label: list(found.disc_ras_mm) for found in levels.levels}
 
 
@@ -81,6 +94,12 @@ def run(prepared: Path, out: Path, *configs: str, **changes: object) -> Points:
 
 
 def run_bundle(root: Path, prepared: Path, out: Path, *configs: str, **changes: object) -> Points:
+    start_bundle(root, prepared, out, *configs, **changes)
+    (path,) = out.rglob("sagittal_t2_0_levels.json")
+    return {found["level"]: found["point_ras_mm"] for found in json.loads(path.read_text())["levels"]}
+
+
+def start_bundle(root: Path, prepared: Path, out: Path, *configs: str, **changes: object) -> None:
     flow = ConfigWorkflow(
         workflow_type="infer",
         config_file=[str(root / "configs" / f"{name}.json") for name in configs],
@@ -93,8 +112,6 @@ def run_bundle(root: Path, prepared: Path, out: Path, *configs: str, **changes: 
     )
     flow.initialize()
     flow.run()
-    (path,) = out.rglob("sagittal_t2_0_levels.json")
-    return {found["level"]: found["point_ras_mm"] for found in json.loads(path.read_text())["levels"]}
 
 
 def distance_mm(one: Points, other: Points) -> float:
@@ -107,7 +124,7 @@ def distance_mm(one: Points, other: Points) -> float:
 def test_analysis_evaluation_and_inference_find_the_same_points(prepared: Path, tmp_path: Path) -> None:
     expected = analysed(prepared)
     assert list(expected) == [level.label for level in DISCS[:4]]
-    evaluated = run(prepared, tmp_path / "evaluation", "train", "evaluate", split="test", refiner=None)
+    evaluated = run(prepared, tmp_path / "evaluation", "train", "evaluate", split="test", namer=None, refiner=None)
     inferred = run(prepared, tmp_path / "inference", "inference")
     assert distance_mm(evaluated, expected) < 0.1
     assert distance_mm(inferred, expected) < 0.1
@@ -119,18 +136,46 @@ def test_analysis_evaluation_and_inference_find_the_same_points(prepared: Path, 
 
 
 def test_analysis_evaluation_and_inference_look_again_alike(
-    prepared: Path, refining: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = analysed(prepared, refining)
+    expected = analysed(prepared, refining=others)
     assert distance_mm(analysed(prepared), expected) > 0.3, "the second look makes a difference"
-    monkeypatch.setenv("MONAI_SPINE_BUNDLES", str(refining))
-    evaluated = run(prepared, tmp_path / "evaluation", "train", "evaluate", split="test")
+    monkeypatch.setenv("MONAI_SPINE_BUNDLES", str(others))
+    evaluated = run(prepared, tmp_path / "evaluation", "train", "evaluate", split="test", namer=None)
     assert distance_mm(evaluated, expected) < 0.1
     run(prepared, tmp_path / "levels", "inference")
-    root, places = refining / REFINER, {"levels_dir": str(tmp_path / "levels"), "pattern": IMAGE.name}
+    root, places = others / REFINER, {"levels_dir": str(tmp_path / "levels"), "pattern": IMAGE.name}
     assert distance_mm(run_bundle(root, prepared, tmp_path / "refined", "inference", **places), expected) < 0.1
     once = run_bundle(root, prepared, tmp_path / "once", "inference", inferer=SINGLE_LOOK, **places)
     assert distance_mm(once, expected) > 0.1, "a single look would be noticed"
+
+
+def test_analysis_and_evaluation_take_the_namers_names_alike(
+    prepared: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = analysed(prepared, naming=others, refining=others)
+    assert list(expected) == [level.label for level in DISCS[1:5]], "the namer's names, not the localiser's own"
+    monkeypatch.setenv("MONAI_SPINE_BUNDLES", str(others))
+    assert distance_mm(run(prepared, tmp_path, "train", "evaluate", split="test"), expected) < 0.1
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["spots disc within 10 mm"] == 0, "every disc bears its neighbour's name"
+
+
+def test_the_naming_bundles_own_run_says_what_an_analysis_hears(prepared: Path, tmp_path: Path) -> None:
+    definition = json.loads((BUNDLES / NAMER / "configs" / "inference.json").read_text())["network_def"]
+    torch.manual_seed(0)
+    network = Classifier(**{key: value for key, value in definition.items() if key != "_target_"})
+    stand_in(tmp_path, NAMER, network, definition)
+    levels = run(prepared, tmp_path / "levels", "inference")
+    expected = LevelNamer(find_bundle(NAMER, tmp_path)).probabilities(scan(prepared), list(levels.values()))
+    places = {"levels_dir": str(tmp_path / "levels"), "pattern": IMAGE.name}
+    start_bundle(tmp_path / NAMER, prepared, tmp_path / "names", "inference", **places)
+    with (tmp_path / "names" / "names.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["image"], row["level"]) for row in rows] == [(IMAGE.as_posix(), level) for level in levels]
+    found = np.array([[float(row[name]) for name in CLASSES] for row in rows])
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert np.abs(expected[0] - expected[-1]).max() > 2e-3, "it says something else of each disc"
 
 
 def test_a_single_look_would_be_noticed(prepared: Path, tmp_path: Path) -> None:
