@@ -15,7 +15,7 @@ import torch
 from tiny_prepared import write_tiny_prepared
 
 from monai_spine.anatomy import Condition
-from monai_spine.models import GRADERS, LOCALIZER, REFINER
+from monai_spine.models import GRADERS, LOCALIZER, NAMER, REFINER
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 GRADER = GRADERS[Condition.SUBARTICULAR_STENOSIS]
@@ -24,12 +24,14 @@ _FEW_SAMPLES = {"epochs": EPOCHS, "samples_per_epoch": 4, "batch_size": 2, "val_
 SMALL: dict[str, dict[str, Any]] = {
     GRADER: {"epochs": EPOCHS, "limit": 8, "batch_size": 4},
     LOCALIZER: {"window": [4, 32, 64], **_FEW_SAMPLES},
+    NAMER: _FEW_SAMPLES,
     REFINER: _FEW_SAMPLES,
 }
 """Settings that give two steps in an epoch; whatever is drawn at random stays so."""
 PRINTED = {
     GRADER: ("mean_train_loss", "weighted_log_loss"),
     LOCALIZER: ("mean_loss", "within 5 mm"),
+    NAMER: ("mean_loss", "L5/S1 right"),
     REFINER: ("mean_loss", "canal mm"),
 }
 
@@ -67,7 +69,7 @@ def last(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [GRADER, LOCALIZER, REFINER])
+@pytest.mark.parametrize("name", [GRADER, LOCALIZER, NAMER, REFINER])
 def test_a_killed_training_ends_where_an_uninterrupted_one_ends(name: str, prepared: Path, tmp_path: Path) -> None:
     whole = train(name, prepared, tmp_path / "whole")
     assert whole.returncode == 0, whole.stdout[-3000:] + whole.stderr[-3000:]
