@@ -45,6 +45,17 @@ class DrawnColumn(torch.nn.Module):
         return self.height * (2 * torch.exp(-distance / (2 * width)) - 1)
 
 
+class BrightDiscs(torch.nn.Module):
+    """Logits (B, 18, R, A, S) that call whatever is bright a disc of any name, and nothing a canal or a body."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        smooth = image
+        for _ in range(2):
+            smooth = torch.nn.functional.avg_pool3d(smooth, (3, 7, 7), stride=1, padding=(1, 3, 3))
+        discs = (12 * (smooth - 0.4)).expand(-1, 6, -1, -1, -1)
+        return torch.cat([discs, torch.full_like(image, -10.0).expand(-1, 12, -1, -1, -1)], dim=1)
+
+
 class LopsidedDiscs(torch.nn.Module):
     """Logits (B, 18, R, A, S) that call whatever is bright a disc of any name, more so on the right, and the lowest rows too."""
 

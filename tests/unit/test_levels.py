@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from tiny_bundles import BrightDiscs
 
 from monai_spine.anatomy import DISCS, LEVELS, Level, Vertebra
 from monai_spine.errors import LevelsNotFoundError, WeightsError
@@ -146,17 +146,6 @@ def test_maps_are_zero_outside_the_scan():
     np.testing.assert_array_equal(apply_affine(grid, inside.min(0)), [-4, -2, 0])
     np.testing.assert_array_equal(apply_affine(grid, inside.max(0)), [4, 2, 10])
     assert maps_of(np.ones((18, 5, 6, 8), np.float32), grid).discs.all()
-
-
-class BrightDiscs(torch.nn.Module):
-    """Calls whatever is bright a disc of any name, so that the geometry can be tested without a trained network."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        smooth = image
-        for _ in range(2):
-            smooth = torch.nn.functional.avg_pool3d(smooth, (3, 7, 7), stride=1, padding=(1, 3, 3))
-        discs = (12 * (smooth - 0.4)).expand(-1, 6, -1, -1, -1)
-        return torch.cat([discs, torch.full_like(image, -10.0).expand(-1, 12, -1, -1, -1)], dim=1)
 
 
 @pytest.fixture(scope="module")
