@@ -97,7 +97,7 @@ def test_a_gap_in_the_points_leaves_the_scale_to_the_discs_that_are_neighbours(t
 
 def test_a_picture_without_two_neighbouring_discs_has_no_scale(tmp_path: Path) -> None:
     apart = [row for row in rows_of("001") if row[1] in ("T12/L1", "L2/L3", "L1")]
-    with pytest.raises(UnreadableInputError, match=r"Picture 001 has no two neighbouring discs a pixel apart.*correct its points"):
+    with pytest.raises(UnreadableInputError, match=r"Picture 001 has no two neighbouring discs .*correct its points"):
         midsagittal.prepare(write_pictures(tmp_path / "apart", apart), tmp_path / "out")
     same = [("001", "L1/L2", 50, 50), ("001", "L2/L3", 50, 50)]
     with pytest.raises(UnreadableInputError, match="no two neighbouring discs a pixel apart"):
