@@ -58,9 +58,7 @@ def test_bodies_lie_between_their_discs_where_a_refiner_sees_them(tmp_path: Path
 
 
 def test_a_picture_that_shows_no_column_is_refused_with_its_size(localizer) -> None:
-    with pytest.raises(
-        LevelsNotFoundError, match=r"picture of 240 × 420 pixels at any scale from 220 to 455 mm"
-    ):
+    with pytest.raises(LevelsNotFoundError, match=r"picture of 240 × 420 pixels at any scale from 220 to 455 mm"):
         localize_picture(np.zeros((420, 240), np.float32), localizer)
     single = picture()
     single[115:] = 0
