@@ -17,6 +17,7 @@ from monai.utils import ImageMetaKey
 
 from monai_spine.level_names import LevelNamer
 from monai_spine.level_refinement import LevelRefiner
+from monai_spine.training.gathering import FirstPictures
 from monai_spine.training.level_files import write_levels
 from monai_spine.training.localizer_metrics import found_levels
 from monai_spine.volume import load_nifti
@@ -119,31 +120,13 @@ def _volumes_line(study: str, values: Mapping[str, float]) -> str:
     return f"{line}; all discs {', '.join(shares)} of them" if shares else line
 
 
-class LevelPictures:
-    """Write slices with the heatmaps on them to TensorBoard. Attach it to the evaluator.
+class LevelPictures(FirstPictures):
+    """Slices with the heatmaps on them; see `heatmap_picture`."""
 
-    Args:
-        writer: Where to write.
-        count: Pictures per validation: the first cases.
-    """
+    tag = "levels"
 
-    def __init__(self, writer: Any, count: int = 4) -> None:
-        self.writer, self.count = writer, count
-        self._shown = 0
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def _start(self, engine: Engine) -> None:
-        self._shown = 0
-
-    def __call__(self, engine: Engine) -> None:
-        for output in engine.state.output:
-            if self._shown < self.count:
-                picture = heatmap_picture(np.asarray(output["image"].cpu())[0], np.asarray(output["pred"].float().cpu()))
-                self.writer.add_image(f"levels/{self._shown}", picture, engine.state.epoch)
-                self._shown += 1
+    def draw(self, output: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+        return heatmap_picture(np.asarray(output["image"].cpu())[0], np.asarray(output["pred"].float().cpu()))
 
 
 def heatmap_picture(image: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced
 
 from monai_spine.anatomy import DISCS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
@@ -27,6 +24,7 @@ from monai_spine.level_inference import maps_of, named_levels, scan_of
 from monai_spine.level_names import LevelNamer
 from monai_spine.levels import BODY_VALUES, BodyMap, Levels
 from monai_spine.training.datalists import POINT_NAMES
+from monai_spine.training.gathering import RowMetric
 from monai_spine.volume import Volume
 
 __all__ = ["CAP_MM", "BodyDice", "CappedDistance", "LevelAccuracy", "LevelRow", "body_overlaps", "found_levels", "rows_of"]
@@ -94,45 +92,26 @@ def rows_of(output: Mapping[str, Any]) -> list[LevelRow]:
     return rows
 
 
-class _RowMetric(Metric):
-    """Collects rows over an epoch, on all processes. A volume that comes twice (a distributed sampler's padding) counts once."""
+class _LevelMetric(RowMetric):
+    """Collects a row per labelled point."""
 
-    def __init__(
-        self, output_transform: Callable[[Any], Any] = lambda output: output, device: str | torch.device = "cpu"
-    ) -> None:
-        super().__init__(output_transform=output_transform, device=device)
+    distinct = True
 
-    @reinit__is_reduced
-    def reset(self) -> None:
-        self._rows: list[Any] = []
-
-    @reinit__is_reduced
-    def update(self, output: Sequence[Mapping[str, Any]]) -> None:
-        for element in output:
-            self._rows += self._rows_of(element)
-
-    def _rows_of(self, element: Mapping[str, Any]) -> list[Any]:
-        return list(rows_of(element))
-
-    def _gathered(self) -> list[Any]:
-        if idist.get_world_size() == 1:
-            return self._rows
-        shares: list[Any] = [None] * idist.get_world_size()
-        torch.distributed.all_gather_object(shares, self._rows)
-        return list(dict.fromkeys(row for share in shares for row in share))
+    def rows_of(self, element: Mapping[str, Any]) -> list[LevelRow]:
+        return rows_of(element)
 
 
-class CappedDistance(_RowMetric):
+class CappedDistance(_LevelMetric):
     """Mean distance of discs and canal points in mm, each at most `CAP_MM`; data sets count alike. Lower is better."""
 
     def compute(self) -> float:
-        rows = self._gathered()
+        rows = self.gathered()
         studies = sorted({row.study for row in rows})
         means = [np.mean([min(row.distance_mm, CAP_MM) for row in rows if row.study == study]) for study in studies]
         return float(np.mean(means)) if means else CAP_MM
 
 
-class LevelAccuracy(_RowMetric):
+class LevelAccuracy(_LevelMetric):
     """Share of points within 5 and 10 mm under their own name and median distance, for all data sets and for each.
 
     Computes a mapping such as `{"phantom disc within 5 mm": 0.99, …}`, which Ignite spreads over the engine's metrics. Of each
@@ -155,7 +134,7 @@ class LevelAccuracy(_RowMetric):
         self.detailed = detailed
 
     def compute(self) -> dict[str, float]:
-        rows = self._gathered()
+        rows = self.gathered()
         result = _by_structure("all", rows)
         for study in sorted({row.study for row in rows}):
             of_study = [row for row in rows if row.study == study]
@@ -240,10 +219,12 @@ def _on_grid(bodies: BodyMap, affine: Affine, shape: tuple[int, ...]) -> npt.NDA
     return np.asarray(np.where(inside, bodies.array[i, j, k], 0))
 
 
-class BodyDice(_RowMetric):
+class BodyDice(RowMetric):
     """Mean Dice of the labelled vertebral bodies, under their own names, on the label maps' own grids; data sets count alike."""
 
-    def _rows_of(self, element: Mapping[str, Any]) -> list[Any]:
+    distinct = True
+
+    def rows_of(self, element: Mapping[str, Any]) -> list[Any]:
         label, levels = element["label"], element["levels"]
         if not label["bodies"]:
             return []
@@ -252,6 +233,6 @@ class BodyDice(_RowMetric):
         return [(label["study"], label["volume"], body.label, dice) for body, dice in overlaps]
 
     def compute(self) -> float:
-        rows = self._gathered()
+        rows = self.gathered()
         studies = sorted({row[0] for row in rows})
         return float(np.mean([np.mean([row[3] for row in rows if row[0] == study]) for study in studies])) if studies else 0.0

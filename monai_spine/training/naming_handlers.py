@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
+import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from monai_spine.level_names import CLASSES
+from monai_spine.training.gathering import FirstPictures, RowMetric
 
-__all__ = ["NameAccuracy", "NameLoss", "NameTable", "NamingLogLoss", "prepare_batch"]
+__all__ = ["NameAccuracy", "NameLoss", "NamePictures", "NameTable", "NamingLogLoss", "prepare_batch"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,27 +66,17 @@ def _row_of(output: Mapping[str, Any]) -> _Row:
     return _Row(str(output["label"]["study"]), label, int(probabilities.argmax()) == label, loss)
 
 
-class NameAccuracy(Metric):
+class NameAccuracy(RowMetric):
     """Share of blocks with the right name, of L5/S1 alone, and log loss, for each data set.
 
     Computes a mapping such as `{"phantom accuracy": 0.9, "phantom L5/S1": 0.97, "phantom log loss": 0.3, "phantom count": 60.0}`.
     """
 
-    def __init__(
-        self, output_transform: Callable[[Any], Any] = lambda output: output, device: str | torch.device = "cpu"
-    ) -> None:
-        super().__init__(output_transform=output_transform, device=device)
-
-    @reinit__is_reduced
-    def reset(self) -> None:
-        self._rows: list[_Row] = []
-
-    @reinit__is_reduced
-    def update(self, output: Sequence[Mapping[str, Any]]) -> None:
-        self._rows += [_row_of(element) for element in output]
+    def rows_of(self, element: Mapping[str, Any]) -> list[_Row]:
+        return [_row_of(element)]
 
     def compute(self) -> Any:
-        rows = self._gathered()
+        rows = self.gathered()
         result: dict[str, float] = {}
         for study in sorted({row.study for row in rows}):
             mine = [row for row in rows if row.study == study]
@@ -96,13 +86,6 @@ class NameAccuracy(Metric):
             result[f"{study} log loss"] = float(np.mean([row.log_loss for row in mine]))
             result[f"{study} count"] = float(len(mine))
         return result
-
-    def _gathered(self) -> list[_Row]:
-        if idist.get_world_size() == 1:
-            return self._rows
-        shares: list[Any] = [None] * idist.get_world_size()
-        torch.distributed.all_gather_object(shares, self._rows)
-        return [row for share in shares for row in share]
 
 
 class NamingLogLoss(NameAccuracy):
@@ -134,3 +117,22 @@ class NameTable:
             lines.append(f"{study:16s}  {values[f'{study} count']:6.0f}  {right:10.1%}  {lowest:11.1%}  {loss:8.3f}")
         if idist.get_rank() == 0:
             _log.info("\n%s", "\n".join(lines))
+
+
+class NamePictures(FirstPictures):
+    """Middle slices of blocks; below, one box per class, as bright as it is probable, the true one framed in red."""
+
+    tag = "names"
+
+    def draw(self, output: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+        image = np.clip(np.asarray(output["image"].cpu())[0], 0, 1)
+        picture = np.flip(image[image.shape[0] // 2].T, (0, 1))
+        edge = picture.shape[1] // len(CLASSES)
+        boxes = np.kron(output["pred"].float().cpu().numpy(), np.ones((edge, edge)))
+        strip = np.zeros((edge, picture.shape[1]))
+        strip[:, : boxes.shape[1]] = boxes
+        colored = np.repeat(np.concatenate([picture, strip])[None], 3, axis=0).astype(np.float32)
+        first = int(output["label"]["label"]) * edge
+        colored[0, -edge:, [first, first + edge - 1]] = 1.0
+        colored[0, [-edge, -1], first : first + edge] = 1.0
+        return colored

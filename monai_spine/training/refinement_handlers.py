@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,10 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced
 
 from monai_spine.geometry import apply_affine
 from monai_spine.level_refinement import locate
+from monai_spine.training.gathering import FirstPictures, RowMetric
 
 __all__ = ["BlockPictures", "RefinementAccuracy", "RefinementTable", "Shortfall", "prepare_batch"]
 
@@ -63,38 +62,17 @@ def _dice(found: Any, true: Any) -> float:
     return 2 * float((found & true).sum()) / float(found.sum() + true.sum())
 
 
-class _BlockMetric(Metric):
-    """Collects a row per block over an epoch, on all processes."""
-
-    def __init__(
-        self, output_transform: Callable[[Any], Any] = lambda output: output, device: str | torch.device = "cpu"
-    ) -> None:
-        super().__init__(output_transform=output_transform, device=device)
-
-    @reinit__is_reduced
-    def reset(self) -> None:
-        self._rows: list[_Row] = []
-
-    @reinit__is_reduced
-    def update(self, output: Sequence[Mapping[str, Any]]) -> None:
-        self._rows += [_row_of(element) for element in output]
-
-    def _gathered(self) -> list[_Row]:
-        if idist.get_world_size() == 1:
-            return self._rows
-        shares: list[Any] = [None] * idist.get_world_size()
-        torch.distributed.all_gather_object(shares, self._rows)
-        return [row for share in shares for row in share]
-
-
-class RefinementAccuracy(_BlockMetric):
+class RefinementAccuracy(RowMetric):
     """Mean distance of disc and canal (each at most 10 mm) and mean Dice of the bodies, for each data set.
 
     Computes a mapping such as `{"phantom disc mm": 1.1, "phantom body dice": 0.95, "phantom count": 60.0}`.
     """
 
-    def compute(self) -> dict[str, float]:
-        rows = self._gathered()
+    def rows_of(self, element: Mapping[str, Any]) -> list[_Row]:
+        return [_row_of(element)]
+
+    def compute(self) -> Any:
+        rows = self.gathered()
         result: dict[str, float] = {}
         for study in sorted({row.study for row in rows}):
             mine = [row for row in rows if row.study == study]
@@ -110,7 +88,7 @@ class RefinementAccuracy(_BlockMetric):
 class Shortfall(RefinementAccuracy):
     """One number to choose the best network by: the mean over data sets of distances in mm plus ten times what Dice lacks."""
 
-    def compute(self) -> float:  # type: ignore[override]
+    def compute(self) -> float:
         values = super().compute()
         lacking = [10 * (1 - value) for name, value in values.items() if name.endswith("dice")]
         return float(np.mean([value for name, value in values.items() if name.endswith("mm")]) + np.mean(lacking or [10.0]))
@@ -139,30 +117,13 @@ class RefinementTable:
             _log.info("\n%s", "\n".join(lines))
 
 
-class BlockPictures:
-    """Write the middle slices of blocks with what was seen on them to TensorBoard. Attach it to the evaluator.
+class BlockPictures(FirstPictures):
+    """Middle slices of blocks with what was seen on them."""
 
-    Args:
-        writer: Where to write.
-        count: Pictures per validation: the first blocks.
-    """
+    tag = "blocks"
 
-    def __init__(self, writer: Any, count: int = 6) -> None:
-        self.writer, self.count = writer, count
-        self._shown = 0
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def _start(self, engine: Engine) -> None:
-        self._shown = 0
-
-    def __call__(self, engine: Engine) -> None:
-        for output in engine.state.output:
-            if self._shown < self.count:
-                self.writer.add_image(f"blocks/{self._shown}", _picture(output), engine.state.epoch)
-                self._shown += 1
+    def draw(self, output: Mapping[str, Any]) -> Any:
+        return _picture(output)
 
 
 def _picture(output: Mapping[str, Any]) -> Any:

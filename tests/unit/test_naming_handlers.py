@@ -5,12 +5,20 @@ from __future__ import annotations
 from math import log
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
 
 from monai_spine.level_names import CLASSES
-from monai_spine.training.naming_handlers import NameAccuracy, NameLoss, NameTable, NamingLogLoss, prepare_batch
+from monai_spine.training.naming_handlers import (
+    NameAccuracy,
+    NameLoss,
+    NamePictures,
+    NameTable,
+    NamingLogLoss,
+    prepare_batch,
+)
 
 LOWEST = "L5/S1"
 
@@ -93,3 +101,22 @@ def test_the_table_prints_one_line_per_data_set(caplog: pytest.LogCaptureFixture
     _, phantom, pictures = caplog.records[-1].getMessage().strip().splitlines()
     assert phantom.split() == ["phantom", "3", "66.7%", "50.0%", f"{(-log(0.8) - log(0.25)) / 3:.3f}"]
     assert pictures.split() == ["pictures", "1", "0.0%", "nan%", f"{-log(0.499):.3f}"]
+
+
+def test_a_picture_frames_the_box_of_the_true_name() -> None:
+    class Writer:
+        pictures: list[np.ndarray] = []
+
+        def add_image(self, tag: str, picture: np.ndarray, epoch: int) -> None:
+            self.pictures.append(picture)
+
+    probabilities = torch.zeros(len(CLASSES))
+    probabilities[3] = 0.5
+    output = {"image": torch.full((1, 3, 64, 80), 0.25), "pred": probabilities, "label": {"label": torch.tensor(6)}}
+    engine = Engine(lambda engine, batch: [output])
+    NamePictures(Writer(), count=1).attach(engine)
+    engine.run([0, 1])
+    (picture,) = Writer.pictures
+    assert picture.shape == (3, 80 + 8, 64)
+    assert picture[0, -4, 6 * 8] == 1.0 and picture[1, -4, 6 * 8] == 0.0
+    assert picture[:, -4, 3 * 8 + 4].tolist() == [0.5, 0.5, 0.5]
