@@ -8,6 +8,7 @@ nothing that depends on a patient's size may be learnt from them. A picture beco
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,18 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_spine.anatomy import DISCS, Vertebra
-from monai_spine.errors import OutputError, UnreadableInputError
+from monai_spine.errors import OutputError, TableError, UnreadableInputError
 from monai_spine.geometry import Affine, Point, apply_affine
 from monai_spine.level_sequence import DISC_SPACING_MM
 from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
 from monai_spine.studies.source_table import SourceTable
-from monai_spine.volume import load_picture, picture_volume
+from monai_spine.volume import Volume, load_picture, picture_volume
 
 __all__ = ["STUDY", "prepare"]
 
 STUDY = "midsagittal"
 
 _FOLDS, _VALIDATION_FOLD = 5, 2
+_NAME = re.compile(r"\w[\w .-]*")
 _BODIES = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5)
 
 Points = Mapping[str, npt.NDArray[np.float64]]
@@ -43,12 +45,15 @@ def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
         Path of the data list.
 
     Raises:
-        TableError: `points.csv` is missing, or names what is no structure or no number.
-        UnreadableInputError: A picture is missing or broken.
+        TableError: `points.csv` is missing or empty, or names what is no picture, no structure or no number.
+        UnreadableInputError: A picture is missing or broken, or its points do not lie on it or give it no scale. Nothing is
+            written then.
         OutputError: Nothing can be written there.
     """
-    marked = _read_points(Path(data_dir) / "points.csv")
-    cases = [_prepare_case(Path(data_dir) / "images", name, points, Path(out_dir)) for name, points in sorted(marked.items())]
+    images, marked = Path(data_dir) / "images", _read_points(Path(data_dir) / "points.csv")
+    for name, points in sorted(marked.items()):
+        _read_picture(images, name, points)
+    cases = [_prepare_case(images, name, points, Path(out_dir)) for name, points in sorted(marked.items())]
     names = [case.case for case in cases]
     validation = names[_VALIDATION_FOLD::_FOLDS]
     splits = {"training": [name for name in names if name not in validation], "validation": validation}
@@ -58,20 +63,27 @@ def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
 def _read_points(path: Path) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
     """Points (x, y) in pixels by picture and structure."""
     table = SourceTable.read(path, columns=("image", "structure", "x_px", "y_px"))
+    images = table.cells["image"].tolist()
+    if not images:
+        raise TableError(f"{path} has a header and no row, so that no picture has a point. Restore it from the set.")
+    table.refuse(
+        [_NAME.fullmatch(image) is None for image in images],
+        lambda row: f"image is {images[row]!r}, which is no file's name",
+        remedy="Name a picture in images/ without its suffix: letters, digits, spaces, dots, dashes.",
+    )
     structures = table.one_of("structure", [*(level.label for level in DISCS), *(body.label for body in _BODIES)])
     table.unique(("image", "structure"))
     places = np.stack([table.numbers("x_px"), table.numbers("y_px")], axis=1)
     marked: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
-    for image, structure, place in zip(table.cells["image"], structures, places, strict=True):
-        marked.setdefault(str(image), {})[structure] = place
+    for image, structure, place in zip(images, structures, places, strict=True):
+        marked.setdefault(image, {})[structure] = place
     return marked
 
 
 def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> PreparedCase:
     import nibabel as nib
 
-    picture = load_picture(images / f"{name}.jpg")
-    volume = picture_volume(picture, _mm_per_px(name, points))
+    volume = _read_picture(images, name, points)
     image = Path("volumes") / name / "sagittal_t2_0.nii"
     try:
         (out_dir / image).parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +100,19 @@ def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> Pre
         discs={level: places[level.label] for level in DISCS if level.label in places},
         vertebrae={body: places[body.label] for body in _BODIES if body.label in places},
     )
+
+
+def _read_picture(images: Path, name: str, points: Points) -> Volume:
+    """A picture at the scale that its points give it."""
+    picture = load_picture(images / f"{name}.jpg")
+    rows, columns = picture.shape
+    for structure, (x, y) in points.items():
+        if not (0 <= x <= columns and 0 <= y <= rows):
+            raise UnreadableInputError(
+                f"Picture {name} has {columns} × {rows} pixels, but points.csv places {structure} at ({x:g}, {y:g}). "
+                "Remove it, or correct its points."
+            )
+    return picture_volume(picture, _mm_per_px(name, points))
 
 
 def _mm_per_px(name: str, points: Points) -> float:

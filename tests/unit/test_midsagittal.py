@@ -110,8 +110,11 @@ def test_a_picture_without_two_neighbouring_discs_has_no_scale(tmp_path: Path) -
         ([*rows_of("001"), ("001", "L6", 50, 50)], "'L6'"),
         ([*rows_of("001"), ("001", "L1/L2", 50, 50)], "L1/L2"),
         ([*rows_of("001")[1:], ("001", "T12/L1", "left", 50)], "'left'"),
+        ([], "no row"),
+        ([*rows_of("001"), *rows_of("../002")], r"line 13: image is '\.\./002', which is no file's name \(10 more"),
+        ([*rows_of("001"), *rows_of("")], "image is ''"),
     ],
-    ids=["no_structure", "twice", "no_number"],
+    ids=["no_structure", "twice", "no_number", "no_row", "another_folder", "no_name"],
 )
 def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path, rows: list[Row], said: str) -> None:
     folder = write_pictures(tmp_path, rows_of("001"))
@@ -127,6 +130,17 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "data", [*rows_of("001"), *rows_of("002")], without=("002",))
     with pytest.raises(UnreadableInputError, match=r"002\.jpg does not exist"):
         midsagittal.prepare(folder, tmp_path / "out")
+
+
+def test_nothing_is_written_where_a_picture_or_its_points_are_wrong(tmp_path: Path) -> None:
+    beyond = [*rows_of("002")[:-1], ("002", "L5", 41, ROWS + 5)]
+    with pytest.raises(UnreadableInputError, match=r"Picture 002 has 120 × 200 pixels.*places L5 at \(41, 205\)"):
+        midsagittal.prepare(write_pictures(tmp_path / "beyond", [*rows_of("001"), *beyond]), tmp_path / "out")
+    broken = write_pictures(tmp_path / "broken", [*rows_of("001"), *rows_of("002")])
+    (broken / "images" / "002.jpg").write_bytes(b"no picture")
+    with pytest.raises(UnreadableInputError, match=r"002\.jpg is no PNG or JPEG"):
+        midsagittal.prepare(broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
