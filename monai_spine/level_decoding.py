@@ -12,6 +12,7 @@ from monai_spine.anatomy import DISCS, LEVELS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point, apply_affine, spacing_of
 from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, maximum_around, peak_near
+from monai_spine.level_doubts import column_doubts
 from monai_spine.level_sequence import STANDARD_PRIOR, ColumnPrior, Numbering, number_column
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 
@@ -80,7 +81,8 @@ def decode_levels(
     points = {level: _refined(maps.discs[level], candidate, maps.affine) for level, candidate in named.items()}
     levels = tuple(_level_point(maps, numbering, points, level, series_instance_uid) for level in sorted(points))
     bodies, vertebrae = _bodies(maps, points, {level: _confidence(numbering, level) for level in points})
-    return Levels(levels, vertebrae, _column_flags(levels), bodies)
+    doubts = column_doubts([named[level].evidence for level in sorted(named)], sorted(named))
+    return Levels(levels, vertebrae, (*_column_flags(levels), *doubts), bodies)
 
 
 def _refined(channel: npt.NDArray[np.float32], candidate: Candidate, affine: Affine) -> Floats:

@@ -75,7 +75,8 @@ class Levels:
     Attributes:
         levels: From the head down.
         vertebrae: From the head down.
-        flags: What is doubtful about the column as a whole: `sacrum_not_seen`, `numbering_ambiguous`.
+        flags: What is doubtful about the column as a whole: `sacrum_not_seen`, `numbering_ambiguous`, `low_confidence`,
+            `possible_transitional_anatomy`, `out_of_order`.
         bodies: Label map of the vertebral bodies, or None.
     """
 
