@@ -24,6 +24,7 @@ __all__ = [
     "Crop",
     "CropSpec",
     "best_block",
+    "check_block",
     "coverage_of",
     "crop_affine",
     "crop_block",
@@ -34,6 +35,8 @@ __all__ = [
 
 Shape = tuple[int, int, int]
 Indices = npt.NDArray[np.int64]
+
+_MOST_VOXELS = 512
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,25 @@ def crop_block(volume: Volume, center_ras_mm: Point, *, size_mm: Triple, shape: 
             "Choose a series that covers this level with --series, or leave it out with --levels."
         )
     return Crop(array=resample_block(volume, affine, shape), affine=affine, coverage=coverage)
+
+
+def check_block(shape: Shape, spacing_mm: Triple, center_mm: Triple) -> None:
+    """Refuse a block that cannot be cut.
+
+    Args:
+        shape: Voxels along R, A, S.
+        spacing_mm: Of the voxels along R, A, S.
+        center_mm: Where the block's centre lies, seen from a point of the scan.
+
+    Raises:
+        ValueError: It has no voxel or too many, or a length that is not positive or not finite.
+    """
+    if not all(1 <= count <= _MOST_VOXELS for count in shape):
+        raise ValueError(f"shape is {list(shape)}, not 1 to {_MOST_VOXELS} voxels along each axis")
+    if not all(0 < edge < np.inf for edge in spacing_mm):
+        raise ValueError(f"spacing_mm is {list(spacing_mm)}, not above 0")
+    if not np.isfinite(center_mm).all():
+        raise ValueError(f"center_mm is {list(center_mm)}, not finite")
 
 
 def crop_affine(volume_affine: Affine, center_ras_mm: Point, *, size_mm: Triple, shape: Shape) -> Affine:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from monai_spine.anatomy import DISCS
-from monai_spine.crops import crop_affine, resample_block
+from monai_spine.crops import check_block, crop_affine, resample_block
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import Affine, Point, Triple
 from monai_spine.level_candidates import Candidate
@@ -47,11 +47,13 @@ class NameBlock:
         """Read the `crop` section of the bundle's config.
 
         Raises:
-            WeightsError: An entry is missing or has no three values.
+            WeightsError: An entry is missing, has no three values, or makes no block.
         """
         try:
             (i, j, k), (x, y, z), (r, a, s) = (config[name] for name in ("shape", "spacing_mm", "center_mm"))
-            return cls((int(i), int(j), int(k)), (float(x), float(y), float(z)), (float(r), float(a), float(s)))
+            block = cls((int(i), int(j), int(k)), (float(x), float(y), float(z)), (float(r), float(a), float(s)))
+            check_block(block.shape, block.spacing_mm, block.center_mm)
+            return block
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"The crop section of the naming bundle cannot be used ({type(error).__name__}: {error}). "

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from monai_spine.anatomy import Vertebra
-from monai_spine.crops import resample_block
+from monai_spine.crops import check_block, resample_block
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, spacing_of, to_ras_axes
 from monai_spine.level_candidates import peak_near
@@ -67,11 +67,13 @@ class DiscBlock:
         """Read the `crop` section of the bundle's config.
 
         Raises:
-            WeightsError: An entry is missing or has no three values.
+            WeightsError: An entry is missing, has no three values, or makes no block.
         """
         try:
             i, j, k = (int(size) for size in config["shape"])
-            return cls((i, j, k), _triple(config["spacing_mm"]), _triple(config["center_mm"]))
+            block = cls((i, j, k), _triple(config["spacing_mm"]), _triple(config["center_mm"]))
+            check_block(block.shape, block.spacing_mm, block.center_mm)
+            return block
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"The crop section of the refining bundle cannot be used ({type(error).__name__}: {error}). "

@@ -251,6 +251,11 @@ def test_a_disc_at_the_edge_of_the_scan_leaves_the_map_inside_it(drawn) -> None:
         ({"shape": [16, 48]}, "ValueError"),
         ({"spacing_mm": None}, "TypeError"),
         ({"center_mm": ["a", "b", "c"]}, "could not convert"),
+        ({"shape": [0, 64, 64]}, r"shape .*1 to 512"),
+        ({"shape": [64, 64, 10**6]}, r"shape .*1 to 512"),
+        ({"spacing_mm": [1.0, 0.0, 1.0]}, "spacing_mm .*above 0"),
+        ({"spacing_mm": [1.0, -1.0, 1.0]}, "spacing_mm .*above 0"),
+        ({"center_mm": [float("nan"), 0.0, 0.0]}, "center_mm .*finite"),
     ],
 )
 def test_a_crop_section_that_says_too_little_is_refused(change: dict, said: str) -> None:
