@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
 from monai_spine.anatomy import DISCS
 from monai_spine.crops import resample_block
 from monai_spine.level_names import NameBlock
+from monai_spine.training.block_examples import BlockExamples
 from monai_spine.training.datalists import mixed_items
-from monai_spine.training.refinement_crops import BlockJitter
 from monai_spine.volume import Volume
 
 __all__ = ["NamingCrops", "naming_items", "whole_column"]
@@ -68,7 +66,7 @@ def whole_column(discs: Floats) -> Floats:
     return column
 
 
-class NamingCrops(Dataset[dict[str, Any]]):
+class NamingCrops(BlockExamples):
     """Blocks around discs with their names.
 
     An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `label` (0 … 7) and
@@ -94,31 +92,16 @@ class NamingCrops(Dataset[dict[str, Any]]):
         cut_prob: float = 0.0,
         seed: int = 0,
     ) -> None:
-        self.items, self.block, self.transform = list(data), NameBlock.from_config(crop), transform
-        self.jitter = None if jitter is None else BlockJitter(**jitter)
-        self.cut_prob = cut_prob
-        self._generator = torch.Generator().manual_seed(seed)
+        super().__init__(data, transform, jitter=jitter, seed=seed)
+        self.block, self.cut_prob = NameBlock.from_config(crop), cut_prob
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def set_random_state(self, seed: int) -> None:
-        """Begin anew to draw random blocks."""
-        self._generator.manual_seed(seed)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.items[index]
-        stored = nib.load(item["image"])
-        volume = Volume(array=np.asanyarray(stored.dataobj), affine=np.asarray(stored.affine, float))
-        affine = self.block.affine(volume.affine, item["place"])
-        if self.jitter is not None:
-            affine = self.jitter.drawn(affine, self.block.shape, self._numbers(9))
+    def example(self, item: Item, volume: Volume) -> dict[str, Any]:
+        affine = self.drawn(self.block.affine(volume.affine, item["place"]), self.block.shape)
         image = self._cut(torch.from_numpy(resample_block(volume, affine, self.block.shape))[None])
-        example = {"image": image, "label": int(item["label"]), "study": item["study"]}
-        return example if self.transform is None else self.transform(example)
+        return {"image": image, "label": int(item["label"]), "study": item["study"]}
 
     def _cut(self, image: torch.Tensor) -> torch.Tensor:
-        chance_low, chance_high, low, high = (self._numbers(4) + 1) / 2
+        chance_low, chance_high, low, high = (self.numbers(4) + 1) / 2
         half = image.shape[-1] // 2 - 4
         if chance_low < self.cut_prob:
             end = int(low * half)
@@ -127,6 +110,3 @@ class NamingCrops(Dataset[dict[str, Any]]):
             end = image.shape[-1] - 1 - int(high * half)
             image[..., end + 1 :] = image[..., end : end + 1]
         return image
-
-    def _numbers(self, count: int) -> npt.NDArray[np.float64]:
-        return np.asarray(torch.rand(count, generator=self._generator, dtype=torch.float64).numpy() * 2 - 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.spatial.transform import Rotation
-from torch.utils.data import Dataset
 
 from monai_spine.anatomy import DISCS
 from monai_spine.crops import resample_block
@@ -20,52 +17,15 @@ from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, apply_affine, invert_affine, lies_inside
 from monai_spine.level_refinement import CHANNELS, DiscBlock, block_affine, column_direction
 from monai_spine.sampling import sample_linear
+from monai_spine.training.block_examples import BlockExamples
 from monai_spine.training.datalists import BODIES, mixed_items
 from monai_spine.training.localizer_transforms import heatmaps
 from monai_spine.volume import Volume
 
-__all__ = ["BlockJitter", "RefinementCrops", "refinement_items"]
+__all__ = ["RefinementCrops", "refinement_items"]
 
 Item = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class BlockJitter:
-    """How far a training block may lie from its disc, each drawn evenly between minus and plus the value.
-
-    Attributes:
-        shift_mm: Along right, front, up.
-        rotation_deg: About right, front, up.
-        scale: Share by which all edges grow or shrink; those along right get as much again of their own.
-        flip: Left and right are exchanged in half of the blocks.
-    """
-
-    shift_mm: Sequence[float] = (0.0, 0.0, 0.0)
-    rotation_deg: Sequence[float] = (0.0, 0.0, 0.0)
-    scale: float = 0.0
-    flip: bool = False
-
-    def drawn(self, affine: Affine, shape: Sequence[int], numbers: npt.NDArray[np.floating[Any]]) -> Affine:
-        """A block's affine after a random shift, turn and scaling about its centre.
-
-        Args:
-            affine: Of the block.
-            shape: Its voxels.
-            numbers: Nine numbers, drawn evenly from -1 to 1.
-        """
-        middle = (np.asarray(shape) - 1) / 2
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        axes = affine[:3, :3] / spacing
-        turn = Rotation.from_euler("xyz", np.asarray(self.rotation_deg) * numbers[3:6], degrees=True).as_matrix()
-        growth = np.exp(self.scale * (numbers[6] + np.array([numbers[7], 0.0, 0.0])))
-        result = np.eye(4)
-        result[:3, :3] = axes @ turn * (spacing * growth)
-        if self.flip and numbers[8] > 0:
-            result[:3, 0] *= -1
-        center = apply_affine(affine, middle) + axes @ (np.asarray(self.shift_mm) * numbers[:3])
-        result[:3, 3] = center - result[:3, :3] @ middle
-        return result
 
 
 def refinement_items(
@@ -95,7 +55,7 @@ def _discs_on(volume: Item) -> list[int]:
     return [int(disc) for disc in np.flatnonzero(inside & ~volume["estimated"][:count])]
 
 
-class RefinementCrops(Dataset[dict[str, Any]]):
+class RefinementCrops(BlockExamples):
     """Blocks around discs with their answers.
 
     An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `target` (4, R, A, S), two
@@ -124,36 +84,21 @@ class RefinementCrops(Dataset[dict[str, Any]]):
         estimated_weight: float = 0.3,
         seed: int = 0,
     ) -> None:
-        self.items, self.block, self.transform = list(data), DiscBlock.from_config(crop), transform
-        self.jitter = None if jitter is None else BlockJitter(**jitter)
+        super().__init__(data, transform, jitter=jitter, seed=seed)
+        self.block = DiscBlock.from_config(crop)
         self.sigma = [sigma_mm / edge for edge in self.block.spacing_mm]
         self.estimated_weight = estimated_weight
-        self._generator = torch.Generator().manual_seed(seed)
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def set_random_state(self, seed: int) -> None:
-        """Begin anew to draw random blocks."""
-        self._generator.manual_seed(seed)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.items[index]
-        stored = nib.load(item["image"])
-        volume = Volume(array=np.asanyarray(stored.dataobj), affine=np.asarray(stored.affine, float))
+    def example(self, item: Item, volume: Volume) -> dict[str, Any]:
         affine = self._affine(item, volume.affine)
-        example = {"image": torch.from_numpy(resample_block(volume, affine, self.block.shape))[None]}
-        example |= self._answer(item, affine)
-        return example if self.transform is None else self.transform(example)
+        return {"image": torch.from_numpy(resample_block(volume, affine, self.block.shape))[None], **self._answer(item, affine)}
 
     def _affine(self, item: Item, scan_affine: Affine) -> Affine:
         points = np.asarray(item["points"], float)[: len(DISCS)]
         affine = block_affine(scan_affine, points[item["disc"]], column_direction(points, item["disc"]), self.block)
         if self.jitter is None:
             affine[:3, 3] += 4.0
-            return affine
-        numbers = torch.rand(9, generator=self._generator, dtype=torch.float64).numpy() * 2 - 1
-        return self.jitter.drawn(affine, self.block.shape, numbers)
+        return self.drawn(affine, self.block.shape)
 
     def _answer(self, item: Item, affine: Affine) -> dict[str, Any]:
         disc, level = item["disc"], DISCS[item["disc"]]

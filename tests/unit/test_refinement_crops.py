@@ -20,7 +20,8 @@ from monai_spine.geometry import apply_affine, invert_affine
 from monai_spine.level_refinement import DiscBlock, block_affine, column_direction, cut_blocks
 from monai_spine.levels import BODY_VALUES, LevelPoint, Levels
 from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
-from monai_spine.training.refinement_crops import BlockJitter, RefinementCrops, refinement_items
+from monai_spine.training.block_examples import BlockJitter
+from monai_spine.training.refinement_crops import RefinementCrops, refinement_items
 from monai_spine.volume import load_nifti
 
 DISC_POINTS = {level: (0.0, 4.0 + 0.03 * (20.0 - 35.0 * at), 55.0 - 35.0 * at) for at, level in enumerate(DISCS[1:5])}
