@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ import numpy.typing as npt
 
 from monai_spine.dicom_elements import first_line, read_whole
 
-__all__ = ["DECODING_SECONDS", "decode", "serve"]
+__all__ = ["DECODING_BYTES", "DECODING_SECONDS", "decode", "serve"]
 
 DECODING_SECONDS = 60.0
 """A file that takes longer is damaged: a slice takes some milliseconds."""
+
+DECODING_BYTES = 8 << 30
+"""A file that takes more memory is damaged: the largest scan that is read takes two gigabytes."""
 
 _SERVE = "from monai_spine.decoder import serve; serve()"
 _LOCK = threading.Lock()
@@ -70,6 +74,7 @@ def serve() -> None:
 
     For each, a line of JSON goes to standard output, then as many bytes of pixels as it says.
     """
+    _bound_memory()
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -84,6 +89,16 @@ def serve() -> None:
             about["error"] = f"{type(error).__name__}: {first_line(error)}"
         output.write(json.dumps(about).encode() + b"\n" + pixels)
         output.flush()
+
+
+def _bound_memory() -> None:
+    """Let this process have no more than `DECODING_BYTES`, where the platform can do so."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if soft == resource.RLIM_INFINITY or soft > DECODING_BYTES:
+            resource.setrlimit(resource.RLIMIT_AS, (DECODING_BYTES, hard))
 
 
 @lru_cache(maxsize=1)
