@@ -24,12 +24,12 @@ __all__ = [
     "Crop",
     "CropSpec",
     "best_block",
-    "check_block",
     "coverage_of",
     "crop_affine",
     "crop_block",
     "neighbourhood",
     "project_to_slice",
+    "read_block",
     "resample_block",
 ]
 
@@ -139,23 +139,22 @@ def crop_block(volume: Volume, center_ras_mm: Point, *, size_mm: Triple, shape: 
     return Crop(array=resample_block(volume, affine, shape), affine=affine, coverage=coverage)
 
 
-def check_block(shape: Shape, spacing_mm: Triple, center_mm: Triple) -> None:
-    """Refuse a block that cannot be cut.
-
-    Args:
-        shape: Voxels along R, A, S.
-        spacing_mm: Of the voxels along R, A, S.
-        center_mm: Where the block's centre lies, seen from a point of the scan.
+def read_block(config: Mapping[str, Any]) -> tuple[Shape, Triple, Triple]:
+    """Read which block a bundle cuts around a point: `shape`, `spacing_mm` and `center_mm` along R, A, S.
 
     Raises:
-        ValueError: It has no voxel or too many, or a length that is not positive or not finite.
+        KeyError, TypeError: An entry is missing or holds no numbers.
+        ValueError: An entry has not three values, or there is no voxel, too many, or a length that cannot be.
     """
+    i, j, k = (int(count) for count in config["shape"])
+    shape, spacing_mm, center_mm = (i, j, k), _triple(config["spacing_mm"]), _triple(config["center_mm"])
     if not all(1 <= count <= _MOST_VOXELS for count in shape):
         raise ValueError(f"shape is {list(shape)}, not 1 to {_MOST_VOXELS} voxels along each axis")
     if not all(0 < edge < np.inf for edge in spacing_mm):
         raise ValueError(f"spacing_mm is {list(spacing_mm)}, not above 0")
     if not np.isfinite(center_mm).all():
         raise ValueError(f"center_mm is {list(center_mm)}, not finite")
+    return shape, spacing_mm, center_mm
 
 
 def crop_affine(volume_affine: Affine, center_ras_mm: Point, *, size_mm: Triple, shape: Shape) -> Affine:

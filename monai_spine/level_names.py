@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from monai_spine.anatomy import DISCS
-from monai_spine.crops import check_block, crop_affine, resample_block
+from monai_spine.crops import crop_affine, read_block, resample_block
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import Affine, Point, Triple
 from monai_spine.level_candidates import Candidate
@@ -50,10 +50,7 @@ class NameBlock:
             WeightsError: An entry is missing, has no three values, or makes no block.
         """
         try:
-            (i, j, k), (x, y, z), (r, a, s) = (config[name] for name in ("shape", "spacing_mm", "center_mm"))
-            block = cls((int(i), int(j), int(k)), (float(x), float(y), float(z)), (float(r), float(a), float(s)))
-            check_block(block.shape, block.spacing_mm, block.center_mm)
-            return block
+            return cls(*read_block(config))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"The crop section of the naming bundle cannot be used ({type(error).__name__}: {error}). "
@@ -113,4 +110,9 @@ class LevelNamer:
         with torch.inference_mode():
             logits = self.inferer(batch.to(self.device), self.network)
         answers = [self.postprocessing({"pred": answer})["pred"].float().cpu().numpy() for answer in logits]
+        found, needed = np.shape(answers), (len(answers), len(CLASSES))
+        if found != needed:
+            raise WeightsError(
+                f"The naming network answered with shape {found}; {needed} is needed. Use a bundle with its classes."
+            )
         return np.stack(answers)

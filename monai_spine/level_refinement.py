@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from monai_spine.anatomy import Vertebra
-from monai_spine.crops import check_block, resample_block
+from monai_spine.crops import read_block, resample_block
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, spacing_of, to_ras_axes
 from monai_spine.level_candidates import peak_near
@@ -70,10 +70,7 @@ class DiscBlock:
             WeightsError: An entry is missing, has no three values, or makes no block.
         """
         try:
-            i, j, k = (int(size) for size in config["shape"])
-            block = cls((i, j, k), _triple(config["spacing_mm"]), _triple(config["center_mm"]))
-            check_block(block.shape, block.spacing_mm, block.center_mm)
-            return block
+            return cls(*read_block(config))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"The crop section of the refining bundle cannot be used ({type(error).__name__}: {error}). "
@@ -171,6 +168,9 @@ class LevelRefiner:
         with torch.inference_mode():
             logits = self.inferer(batch.to(self.device), self.network)
         maps = [self.postprocessing({"pred": answer})["pred"].float().cpu().numpy() for answer in logits]
+        needed = (len(CHANNELS), *self.block.shape)
+        if wrong := [answer.shape for answer in maps if answer.shape != needed]:
+            raise WeightsError(f"The refiner answered with shape {wrong[0]}; {needed} is needed. Use a bundle with its channels.")
         return refine_levels(volume, levels, affines=affines, maps=maps)
 
 

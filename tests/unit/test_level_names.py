@@ -175,6 +175,12 @@ def test_a_crop_section_that_says_too_little_is_refused(change: dict, said: str)
         NameBlock.from_config({"spacing_mm": [1, 1, 1], "center_mm": [0, 0, 0]})
 
 
+def test_an_answer_of_other_classes_is_refused(bundle: Bundle) -> None:
+    namer = LevelNamer(bundle, network=lambda blocks: torch.zeros(len(blocks), 4))
+    with pytest.raises(WeightsError, match=r"shape \(2, 4\); \(2, 8\) is needed"):
+        namer.probabilities(Volume(np.zeros((8, 90, 90), np.float32), np.diag([4.0, 2.0, 2.0, 1.0])), CENTRES[:2])
+
+
 def test_a_bundle_without_a_crop_section_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     root = shutil.copytree(bundle.root, tmp_path / NAMER)
     config = root / "configs" / "inference.json"

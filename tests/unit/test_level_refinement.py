@@ -265,6 +265,12 @@ def test_a_crop_section_that_says_too_little_is_refused(change: dict, said: str)
         DiscBlock.from_config({"spacing_mm": [1, 1, 1], "center_mm": [0, 0, 0]})
 
 
+def test_an_answer_of_other_channels_is_refused(bundle: Bundle) -> None:
+    refiner = LevelRefiner(bundle, network=lambda blocks: blocks)
+    with pytest.raises(WeightsError, match=r"shape \(1, .*\); \(4, .*\) is needed"):
+        refiner(bright_volume(), column())
+
+
 def test_a_bundle_without_a_crop_section_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     root = shutil.copytree(bundle.root, tmp_path / REFINER)
     config = root / "configs" / "inference.json"
