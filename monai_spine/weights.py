@@ -238,12 +238,12 @@ def _verified_bytes(bundle: Bundle, name: str) -> bytes:
     if stated is None:
         raise WeightsError(
             f"The metadata of bundle {bundle.name} states no SHA-256 for {name}, so that it cannot be verified. "
-            "If you trained it yourself, run `monai-spine weights record`."
+            f"If you trained it yourself, run `monai-spine weights record {bundle.root}`."
         )
     if found != stated:
         raise WeightsError(
             f"{path} is not the file that the bundle was released with: its SHA-256 is {found[:12]}…, the metadata says "
-            f"{stated[:12]}…. Restore the file; if you trained it yourself, run `monai-spine weights record`."
+            f"{stated[:12]}…. Restore the file; if you trained it yourself, run `monai-spine weights record {bundle.root}`."
         )
     return contents
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import ignite.distributed as idist
 import torch
@@ -11,7 +12,9 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced
 
-__all__ = ["FirstPictures", "RowMetric"]
+__all__ = ["FirstPictures", "RowMetric", "StudyTable"]
+
+_log = logging.getLogger(__name__)
 
 
 class RowMetric(Metric):
@@ -81,3 +84,31 @@ class FirstPictures:
             if self._shown < self.count:
                 self.writer.add_image(f"{self.tag}/{self._shown}", self.draw(output), engine.state.epoch)
                 self._shown += 1
+
+
+class StudyTable:
+    """Print one line per data set from a metric that computes a mapping of `<data set> <column>`. Attach it to the evaluator.
+
+    A subclass gives `columns`. Every data set has a `<data set> count`, its number of blocks.
+
+    Args:
+        metric: Its name among the evaluator's metrics.
+    """
+
+    columns: ClassVar[Mapping[str, str]] = {}
+    """Format of each column, by its name."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        values: Mapping[str, float] = engine.state.metrics.get(self.metric, {})
+        lines = [f"{'data set':16s}  blocks" + "".join(f"  {name:>10s}" for name in self.columns)]
+        for study in [name.removesuffix(" count") for name in values if name.endswith(" count")]:
+            cells = [format(values.get(f"{study} {name}", float("nan")), form) for name, form in self.columns.items()]
+            lines.append(f"{study:16s}  {values[f'{study} count']:6.0f}" + "".join(f"  {cell:>10s}" for cell in cells))
+        if idist.get_rank() == 0:
+            _log.info("\n%s", "\n".join(lines))

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import ignite.distributed as idist
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from monai_spine.level_names import CLASSES
-from monai_spine.training.gathering import FirstPictures, RowMetric
+from monai_spine.training.gathering import FirstPictures, RowMetric, StudyTable
 
 __all__ = ["NameAccuracy", "NameLoss", "NamePictures", "NameTable", "NamingLogLoss", "prepare_batch"]
-
-_log = logging.getLogger(__name__)
 
 _LOWEST_DISC = CLASSES.index("L5/S1")
 
@@ -96,27 +91,13 @@ class NamingLogLoss(NameAccuracy):
         return float(np.mean([value for name, value in values.items() if name.endswith("log loss")]))
 
 
-class NameTable:
-    """Print the metrics of `NameAccuracy` as a table. Attach it to the evaluator.
+class NameTable(StudyTable):
+    """Print the metrics of `NameAccuracy`."""
 
-    Args:
-        metric: Its name among the evaluator's metrics.
-    """
+    columns: ClassVar[Mapping[str, str]] = {"accuracy": ".1%", "L5/S1": ".1%", "log loss": ".3f"}
 
     def __init__(self, metric: str = "names") -> None:
-        self.metric = metric
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        values: Mapping[str, float] = engine.state.metrics.get(self.metric, {})
-        lines = ["data set          blocks  right name  L5/S1 right  log loss"]
-        for study in [name.removesuffix(" count") for name in values if name.endswith(" count")]:
-            right, lowest, loss = (values.get(f"{study} {name}", float("nan")) for name in ("accuracy", "L5/S1", "log loss"))
-            lines.append(f"{study:16s}  {values[f'{study} count']:6.0f}  {right:10.1%}  {lowest:11.1%}  {loss:8.3f}")
-        if idist.get_rank() == 0:
-            _log.info("\n%s", "\n".join(lines))
+        super().__init__(metric)
 
 
 class NamePictures(FirstPictures):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import ignite.distributed as idist
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 
 from monai_spine.geometry import apply_affine
 from monai_spine.level_refinement import locate
-from monai_spine.training.gathering import FirstPictures, RowMetric
+from monai_spine.training.gathering import FirstPictures, RowMetric, StudyTable
 
 __all__ = ["BlockPictures", "RefinementAccuracy", "RefinementTable", "Shortfall", "prepare_batch"]
-
-_log = logging.getLogger(__name__)
 
 _CAP_MM = 10.0
 _STRUCTURES = ("disc", "canal")
@@ -94,27 +89,13 @@ class Shortfall(RefinementAccuracy):
         return float(np.mean([value for name, value in values.items() if name.endswith("mm")]) + np.mean(lacking or [10.0]))
 
 
-class RefinementTable:
-    """Print the metrics of `RefinementAccuracy` as a table. Attach it to the evaluator.
+class RefinementTable(StudyTable):
+    """Print the metrics of `RefinementAccuracy`."""
 
-    Args:
-        metric: Its name among the evaluator's metrics.
-    """
+    columns: ClassVar[Mapping[str, str]] = {"disc mm": ".2f", "canal mm": ".2f", "body dice": ".3f"}
 
     def __init__(self, metric: str = "refined") -> None:
-        self.metric = metric
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        values: Mapping[str, float] = engine.state.metrics.get(self.metric, {})
-        lines = ["data set          blocks  disc mm  canal mm  body Dice"]
-        for study in [name.removesuffix(" count") for name in values if name.endswith(" count")]:
-            disc, canal, dice = (values.get(f"{study} {name}", float("nan")) for name in ("disc mm", "canal mm", "body dice"))
-            lines.append(f"{study:16s}  {values[f'{study} count']:6.0f}  {disc:7.2f}  {canal:8.2f}  {dice:9.3f}")
-        if idist.get_rank() == 0:
-            _log.info("\n%s", "\n".join(lines))
+        super().__init__(metric)
 
 
 class BlockPictures(FirstPictures):

@@ -77,7 +77,7 @@ def test_training_leaves_the_best_and_the_last_state_and_tensorboard(prepared: P
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     said = train(prepared, tmp_path, "--log_interval", "1")
-    assert "body Dice" in said
+    assert "body dice" in said
     assert torch.load(tmp_path / "model.pt", weights_only=True)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["trainer"] == {"epoch": 1, "iteration": 2}
     events = EventAccumulator(str(tmp_path)).Reload()

@@ -136,7 +136,7 @@ def test_the_table_prints_one_line_per_data_set(caplog: pytest.LogCaptureFixture
     with caplog.at_level("INFO"):
         RefinementTable()(engine)
     head, pictures, spots = caplog.records[-1].getMessage().strip().splitlines()
-    assert head.split() == ["data", "set", "blocks", "disc", "mm", "canal", "mm", "body", "Dice"]
+    assert head.split() == ["data", "set", "blocks", "disc", "mm", "canal", "mm", "body", "dice"]
     assert pictures.split()[::3] == ["pictures", "nan"]
     assert spots.split()[:2] == ["spots", "1"]
     assert float(spots.split()[2]) == pytest.approx(5.0, abs=0.2)
