@@ -25,6 +25,7 @@ SURE = 0.5
 
 _AMBIGUOUS = 0.2
 _FEWEST_LEVELS = 2
+_SURELY_A_DISC = 0.8  # of any name: brains and noise reached it at one place at most, lumbar scans at four and more
 _REFINE_REACH_MM = 10.0
 _REFINE_THRESHOLD = 0.15
 _CANAL_BEHIND_DISC_MM = 24.0
@@ -71,12 +72,12 @@ def decode_levels(
     candidates = find_candidates(maps) if candidates is None else candidates
     numbering = number_column(candidates, lambda upper, lower: _body_between(maps, upper, lower), prior)
     named = {level: candidates[index] for level, index in enumerate(numbering.assigned) if index is not None}
-    sure = [level for level in named if _confidence(numbering, level) >= SURE / 2]
+    sure = [level for level in named if _is_sure(numbering, level)]
     if len(sure) < _FEWEST_LEVELS:
         strongest = max((max(candidate.evidence) for candidate in candidates), default=0.0)
         raise LevelsNotFoundError(
-            f"No lumbar spine was found on {source}: {len(sure)} discs could be named (at least {_FEWEST_LEVELS} are needed; "
-            f"strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan, or choose another with --series."
+            f"No lumbar spine was found on {source}: {len(sure)} lumbar discs were surely seen (at least {_FEWEST_LEVELS} are "
+            f"needed; strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan, or choose another with --series."
         )
     points = {level: _refined(maps.discs[level], candidate, maps.affine) for level, candidate in named.items()}
     levels = tuple(_level_point(maps, numbering, points, level, series_instance_uid) for level in sorted(points))
@@ -94,6 +95,12 @@ def _refined(channel: npt.NDArray[np.float32], candidate: Candidate, affine: Aff
 def _confidence(numbering: Numbering, level: int) -> float:
     index = numbering.assigned[level]
     return 0.0 if index is None else float(numbering.probability[index, level])
+
+
+def _is_sure(numbering: Numbering, level: int) -> bool:
+    """Whether what was given a name is surely a lumbar disc, whichever, and not of names that are all as likely."""
+    any_name = float(numbering.probability[numbering.assigned[level]].sum())
+    return any_name >= _SURELY_A_DISC and _confidence(numbering, level) >= SURE / 2
 
 
 def _level_point(
