@@ -77,7 +77,8 @@ def decode_levels(
         strongest = max((max(candidate.evidence) for candidate in candidates), default=0.0)
         raise LevelsNotFoundError(
             f"No lumbar spine was found on {source}: {len(sure)} lumbar discs were surely seen (at least {_FEWEST_LEVELS} are "
-            f"needed; strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan, or choose another with --series."
+            f"needed; strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan, or choose another with "
+            "--series."
         )
     points = {level: _refined(maps.discs[level], candidate, maps.affine) for level, candidate in named.items()}
     levels = tuple(_level_point(maps, numbering, points, level, series_instance_uid) for level in sorted(points))
