@@ -31,7 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
 PRINTED = {
     GRADER: ("mean_train_loss", "weighted_log_loss"),
     LOCALIZER: ("mean_loss", "within 5 mm"),
-    NAMER: ("mean_loss", "L5/S1 right"),
+    NAMER: ("mean_loss", "log loss"),
     REFINER: ("mean_loss", "canal mm"),
 }
 
