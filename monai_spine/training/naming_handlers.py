@@ -114,6 +114,8 @@ class NamePictures(FirstPictures):
         strip[:, : boxes.shape[1]] = boxes
         colored = np.repeat(np.concatenate([picture, strip])[None], 3, axis=0).astype(np.float32)
         first = int(output["label"]["label"]) * edge
-        colored[0, -edge:, [first, first + edge - 1]] = 1.0
-        colored[0, [-edge, -1], first : first + edge] = 1.0
+        frame = np.zeros(colored.shape[1:], bool)
+        frame[-edge:, first : first + edge] = True
+        frame[1 - edge : -1, first + 1 : first + edge - 1] = False
+        colored[:, frame] = np.array([[1.0], [0.0], [0.0]], np.float32)
         return colored

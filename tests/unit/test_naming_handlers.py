@@ -103,7 +103,8 @@ def test_the_table_prints_one_line_per_data_set(caplog: pytest.LogCaptureFixture
     assert pictures.split() == ["pictures", "1", "0.0%", "nan%", f"{-log(0.499):.3f}"]
 
 
-def test_a_picture_frames_the_box_of_the_true_name() -> None:
+@pytest.mark.parametrize("said", [0.0, 1.0])
+def test_a_picture_frames_the_box_of_the_true_name(said: float) -> None:
     pictures: list[np.ndarray] = []
 
     class Writer:
@@ -111,7 +112,7 @@ def test_a_picture_frames_the_box_of_the_true_name() -> None:
             pictures.append(picture)
 
     probabilities = torch.zeros(len(CLASSES))
-    probabilities[3] = 0.5
+    probabilities[3], probabilities[6] = 0.5, said
     output = {"image": torch.full((1, 3, 64, 80), 0.25), "pred": probabilities, "label": {"label": torch.tensor(6)}}
     engine = Engine(lambda engine, batch: [output])
     NamePictures(Writer(), count=1).attach(engine)
@@ -119,4 +120,5 @@ def test_a_picture_frames_the_box_of_the_true_name() -> None:
     (picture,) = pictures
     assert picture.shape == (3, 80 + 8, 64)
     assert picture[:, -4, 6 * 8].tolist() == [1.0, 0.0, 0.0]
+    assert picture[:, -4, 6 * 8 + 4].tolist() == [said] * 3
     assert picture[:, -4, 3 * 8 + 4].tolist() == [0.5, 0.5, 0.5]
