@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from monai_spine.anatomy import DISCS
 from monai_spine.crops import resample_block
+from monai_spine.geometry import lies_inside
 from monai_spine.level_names import NameBlock
 from monai_spine.training.block_examples import BlockExamples
 from monai_spine.training.datalists import mixed_items
@@ -30,6 +32,8 @@ _STEP_BELOW = np.array([0.0, -14.0, -24.0])
 def naming_items(datalists: Path | str | Sequence[Path | str], split: str, *, limit: int | None = None) -> list[dict[str, Any]]:
     """One item per sagittal volume and class: those of `mixed_items` with `label` (0 … 7) and `place` (RAS+ mm).
 
+    Places outside of the scan are left out, as no disc is looked for there.
+
     Args:
         datalists: A prepared folder, or several.
         split: `training`, `validation` or `test`.
@@ -41,9 +45,15 @@ def naming_items(datalists: Path | str | Sequence[Path | str], split: str, *, li
     return [
         {**item, "label": label, "place": place}
         for item in mixed_items(datalists, split, limit=limit)
-        for label, place in enumerate(whole_column(np.asarray(item["points"], float)[: len(DISCS)]))
-        if np.isfinite(place).all()
+        for label, place in _places(item)
     ]
+
+
+def _places(item: Item) -> list[tuple[int, Floats]]:
+    """Class and place of what can be known of a scan's column and lies inside it."""
+    column, stored = whole_column(np.asarray(item["points"], float)[: len(DISCS)]), nib.load(item["image"])
+    inside = lies_inside(column, np.asarray(stored.affine, float), stored.shape)
+    return [(label, column[label]) for label in np.flatnonzero(inside).tolist()]
 
 
 def whole_column(discs: Floats) -> Floats:
