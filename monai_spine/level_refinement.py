@@ -1,7 +1,8 @@
-"""Look again at each named disc, at a finer grid: its centre, the canal behind it, and the two bodies beside it.
+"""Look again at each named disc, at a finer grid: its centre, the canal behind it, both foramina, and the two bodies beside it.
 
-The refining network knows no names. It sees one block around one disc, turned so that the column runs along its third axis, and
-answers with four maps: disc, canal, body above, body below. Names come from the localiser, which has seen the whole column.
+The refining network knows no names and no sides. It sees one block around one disc, turned so that the column runs along its
+third axis, and answers with five maps: disc, canal, foramina (both on one map), body above, body below. Names come from the
+localiser, which has seen the whole column; sides from where the patient's left lies in space.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from monai_spine.anatomy import Vertebra
+from monai_spine.anatomy import Side, Vertebra
 from monai_spine.crops import read_block, resample_block
 from monai_spine.errors import WeightsError
-from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, spacing_of, to_ras_axes
+from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, lies_inside, spacing_of, to_ras_axes
 from monai_spine.level_candidates import peak_near
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 from monai_spine.sampling import sample_linear
@@ -28,6 +29,7 @@ __all__ = [
     "CHANNELS",
     "DiscBlock",
     "LevelRefiner",
+    "Located",
     "block_affine",
     "column_direction",
     "cut_blocks",
@@ -38,11 +40,13 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Maps = npt.NDArray[np.float32]
 
-CHANNELS = ("disc", "canal", "body above", "body below")
+CHANNELS = ("disc", "canal", "foramina", "body above", "body below")
 """What the refining network's channels say."""
 
+_DISC, _CANAL, _FORAMINA, _BODY_ABOVE, _BODY_BELOW = range(len(CHANNELS))
 _REACH_MM = 14.0
 _CANAL_MM = 24.0
+_FORAMEN_MM = (17.0, 5.0, 8.0)  # outwards, to the front and up from the canal: the middle of placement.FORAMINAL_OFFSET_MM
 _SEEN = 0.2
 _SMALLEST_BODY_MM3 = 2000.0
 _FINEST_MM = 1.0
@@ -136,7 +140,7 @@ def cut_blocks(volume: Volume, levels: Levels, block: DiscBlock, preprocessing: 
 
 @dataclass(frozen=True)
 class _Look:
-    """What was seen around one disc: probabilities (4, R, A, S) on the block's grid."""
+    """What was seen around one disc: probabilities (5, R, A, S) on the block's grid."""
 
     level: LevelPoint
     maps: Maps
@@ -181,7 +185,7 @@ def refine_levels(volume: Volume, levels: Levels, *, affines: Sequence[Affine], 
         volume: Scan that the blocks were cut from.
         levels: As the localiser found them.
         affines: Of the block around each level.
-        maps: (4, R, A, S) probabilities on each block.
+        maps: (5, R, A, S) probabilities on each block.
     """
     looks = [_Look(*seen) for seen in zip(levels.levels, maps, affines, strict=True)]
     bodies = _Bodies.on(volume)
@@ -197,37 +201,71 @@ def refine_levels(volume: Volume, levels: Levels, *, affines: Sequence[Affine], 
 
 
 def _refined(look: _Look, volume: Volume) -> LevelPoint:
-    found = look.level
-    disc, canal = (place and _within(volume, place) for place in locate(look.maps, look.affine, found.disc_ras_mm))
+    found, seen = look.level, locate(look.maps, look.affine, look.level.disc_ras_mm)
+    canal = _within(volume, seen.canal) or found.canal_ras_mm
     flags = tuple(flag for flag in found.flags if flag != "canal_not_seen")
     return replace(
         found,
-        disc_ras_mm=disc or found.disc_ras_mm,
-        canal_ras_mm=canal or found.canal_ras_mm,
-        flags=flags if canal or found.canal_ras_mm else (*flags, "canal_not_seen"),
+        disc_ras_mm=_within(volume, seen.disc) or found.disc_ras_mm,
+        canal_ras_mm=canal,
+        foramina_ras_mm={side: place for side, place in seen.foramina.items() if _is_within(volume, place)},
+        flags=flags if canal else (*flags, "canal_not_seen"),
     )
 
 
-def _within(volume: Volume, point_ras_mm: Point) -> Point:
-    """The nearest place between the scan's outermost voxel centres: of a single slice, on that slice."""
+def _within(volume: Volume, point_ras_mm: Point | None) -> Point | None:
+    """The nearest place between the scan's outermost voxel centres: of a single slice, on that slice. None stays None."""
+    if point_ras_mm is None:
+        return None
     place = apply_affine(invert_affine(volume.affine), point_ras_mm)
     return _triple(apply_affine(volume.affine, np.clip(place, 0, np.asarray(volume.array.shape) - 1)))
 
 
-def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> tuple[Point | None, Point | None]:
-    """Centre of the disc and of the canal behind it; None for what is not seen.
+def _is_within(volume: Volume, point_ras_mm: Point) -> bool:
+    """Whether a place lies inside the scan's outermost voxels."""
+    return bool(lies_inside(np.asarray(point_ras_mm), volume.affine, volume.array.shape))
+
+
+@dataclass(frozen=True)
+class Located:
+    """What was seen in one block, RAS+ mm; None, or no entry, for what was not.
+
+    Attributes:
+        disc: Its centre.
+        canal: Centre of the canal behind it.
+        foramina: Of each side of the patient, the foramen above the disc's height.
+    """
+
+    disc: Point | None
+    canal: Point | None
+    foramina: Mapping[Side, Point]
+
+
+def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> Located:
+    """Centre of the disc, of the canal behind it and of the foramina beside that.
 
     Args:
-        maps: (4, R, A, S) probabilities.
+        maps: (5, R, A, S) probabilities.
         affine: Of their grid, as `block_affine` gives it.
         disc_ras_mm: Where the disc was thought to be.
     """
-    place, strength = peak_near(maps[0], affine, around_ras_mm=disc_ras_mm, reach_mm=_REACH_MM)
-    disc = _triple(place) if strength >= _SEEN else None
-    back = -affine[:3, 1] / np.linalg.norm(affine[:3, 1])
-    expected = _triple(np.asarray(disc or disc_ras_mm) + _CANAL_MM * back)
-    canal, strength = peak_near(maps[1], affine, around_ras_mm=expected, reach_mm=_REACH_MM)
-    return disc, _triple(canal) if strength >= _SEEN else None
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    disc = _peak(maps[_DISC], affine, np.asarray(disc_ras_mm))
+    expected = np.asarray(disc or disc_ras_mm) - _CANAL_MM * axes[:, 1]
+    canal = _peak(maps[_CANAL], affine, expected)
+    outwards, front, up = _FORAMEN_MM
+    foramina = {}
+    for side, sign in ((Side.LEFT, -1), (Side.RIGHT, 1)):
+        place = _peak(maps[_FORAMINA], affine, np.asarray(canal or expected) + axes @ np.array([sign * outwards, front, up]))
+        if place is not None:
+            foramina[side] = place
+    return Located(disc, canal, foramina)
+
+
+def _peak(channel: npt.NDArray[np.float32], affine: Affine, expected: Floats) -> Point | None:
+    """The strongest place near the expected one, if it is strong enough to have been seen."""
+    place, strength = peak_near(channel, affine, around_ras_mm=_triple(expected), reach_mm=_REACH_MM)
+    return _triple(place) if strength >= _SEEN else None
 
 
 @dataclass
@@ -258,7 +296,7 @@ class _Bodies:
         start[:3, 3] = low
         to_block = invert_affine(look.affine) @ self.affine @ start
         inside = _inside(to_block, self.labels[box].shape, look.maps.shape[1:])
-        for channel, body in ((2, look.level.level.vertebra_above), (3, look.level.level.vertebra_below)):
+        for channel, body in ((_BODY_ABOVE, look.level.level.vertebra_above), (_BODY_BELOW, look.level.level.vertebra_below)):
             seen = sample_linear(look.maps[channel], to_block, self.labels[box].shape) * inside
             better = seen > self.strength[box]
             self.labels[box][better] = BODY_VALUES[body]

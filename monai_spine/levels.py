@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import Level, Vertebra
+from monai_spine.anatomy import Level, Side, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
 from monai_spine.volume import Volume
@@ -35,6 +35,8 @@ class LevelPoint:
         canal_ras_mm: Centre of the canal at the disc's height; None where it was not seen (flag `canal_not_seen`).
         confidence: Probability that a disc is here and bears this name, 0 to 1.
         series_instance_uid: The series that it was found on.
+        foramina_ras_mm: Of each side of the patient, the neural foramen where it was seen: at the height of the exiting root, some
+            millimetres above the disc. Empty for T12/L1, which is not graded.
         flags: What is doubtful: `low_confidence`, `numbering_ambiguous`, `canal_not_seen`.
     """
 
@@ -44,6 +46,7 @@ class LevelPoint:
     confidence: float
     series_instance_uid: str | None = None
     flags: tuple[str, ...] = ()
+    foramina_ras_mm: Mapping[Side, Point] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

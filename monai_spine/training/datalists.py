@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_spine.anatomy import DISCS, Condition, Side, Vertebra
+from monai_spine.anatomy import DISCS, Condition, Level, Side, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
 from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedVolume, read_datalist
@@ -43,8 +43,9 @@ def localizer_items(datalist: Datalist, split: str) -> list[Item]:
 
     Returns:
         Dicts with `image` (absolute path), `bodies` (absolute path, empty where there is no label map), `points` ((12, 3)
-        float32 RAS+ mm in the order of `POINT_NAMES`; NaN where not labelled), `estimated` ((12,) bool), `marked` ((7,) float32,
-        1 where the label map marks that body), `case`, `study`, `volume` (path in the data set), `role`.
+        float32 RAS+ mm in the order of `POINT_NAMES`; NaN where not labelled), `estimated` ((12,) bool), `foramina` ((6, 2, 3)
+        float32 RAS+ mm of the left and the right neural foramen of T12/L1 … L5/S1; NaN where not labelled), `marked` ((7,)
+        float32, 1 where the label map marks that body), `case`, `study`, `volume` (path in the data set), `role`.
     """
     return [
         _localizer_item(datalist, case, volume)
@@ -63,12 +64,21 @@ def _localizer_item(datalist: Datalist, case: PreparedCase, volume: PreparedVolu
         "bodies": "" if volume.bodies is None else str((datalist.root / volume.bodies).resolve()),
         "points": np.array([known.get(name, nowhere) for name in POINT_NAMES], dtype=np.float32),
         "estimated": np.array([name in case.estimated for name in POINT_NAMES]),
+        "foramina": np.array([[_foramen(case, level, side) for side in Side] for level in DISCS], dtype=np.float32),
         "marked": np.array([volume.bodies is not None and body in volume.bodies_labelled for body in BODIES], dtype=np.float32),
         "case": case.case,
         "study": datalist.study,
         "volume": volume.image,
         "role": volume.role,
     }
+
+
+def _foramen(case: PreparedCase, level: Level, side: Side) -> Point:
+    """Where the foramen of a side was graded; NaN where it was not."""
+    for target, found in case.targets.items():
+        if (target.condition, target.level, target.side) == (Condition.NEURAL_FORAMINAL_NARROWING, level, side):
+            return found.point_ras_mm
+    return (np.nan, np.nan, np.nan)
 
 
 def mixed_items(datalists: Path | str | Sequence[Path | str], split: str, *, limit: int | None = None) -> list[Item]:

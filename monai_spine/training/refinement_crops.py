@@ -15,8 +15,7 @@ from monai_spine.anatomy import DISCS
 from monai_spine.crops import resample_block
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, apply_affine, invert_affine, lies_inside
-from monai_spine.level_refinement import CHANNELS, DiscBlock, block_affine, column_direction
-from monai_spine.sampling import sample_linear
+from monai_spine.level_refinement import DiscBlock, block_affine, column_direction
 from monai_spine.training.block_examples import BlockExamples
 from monai_spine.training.datalists import BODIES, mixed_items
 from monai_spine.training.localizer_transforms import heatmaps
@@ -58,9 +57,9 @@ def _discs_on(volume: Item) -> list[int]:
 class RefinementCrops(BlockExamples):
     """Blocks around discs with their answers.
 
-    An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `target` (4, R, A, S), two
-    heatmaps and two masks in the order of `level_refinement.CHANNELS`, `weight` (4,), how much each channel counts, `affine` of
-    the block, `points` ((2, 3) RAS+ mm, disc and canal) and `study`.
+    An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `target` (5, R, A, S),
+    three heatmaps and two masks in the order of `level_refinement.CHANNELS`, `weight` (5,), how much each channel counts,
+    `affine` of the block, `points` ((4, 3) RAS+ mm: disc, canal, left and right foramen) and `study`.
 
     Args:
         data: Items of `refinement_items`.
@@ -102,15 +101,16 @@ class RefinementCrops(BlockExamples):
 
     def _answer(self, item: Item, affine: Affine) -> dict[str, Any]:
         disc, level = item["disc"], DISCS[item["disc"]]
-        points = np.asarray(item["points"], float)[[disc, disc + len(DISCS)]]
+        points = np.concatenate([np.asarray(item["points"], float)[[disc, disc + len(DISCS)]], item["foramina"][disc]])
         maps = heatmaps(apply_affine(invert_affine(affine), points), self.block.shape, sigma=self.sigma)
         values = [BODIES.index(body) + 1 for body in (level.vertebra_above, level.vertebra_below)]
         masks = torch.from_numpy(self._masks(item["bodies"], affine, values))
-        canal = np.isfinite(points[1]).all() * (self.estimated_weight if item["estimated"][disc + len(DISCS)] else 1.0)
-        weight = torch.tensor([1.0, float(canal), *(float(item["marked"][value - 1]) for value in values)])
+        known = np.isfinite(points).all(1)
+        canal = known[1] * (self.estimated_weight if item["estimated"][disc + len(DISCS)] else 1.0)
+        marked = [float(item["marked"][value - 1]) for value in values]
         return {
-            "target": torch.cat([maps, masks]),
-            "weight": weight,
+            "target": torch.cat([maps[:2], maps[2:].amax(0, keepdim=True), masks]),
+            "weight": torch.tensor([1.0, float(canal), float(known[2:].all()), *marked]),
             "affine": torch.from_numpy(affine),
             "points": torch.from_numpy(points),
             "study": item["study"],
@@ -119,8 +119,7 @@ class RefinementCrops(BlockExamples):
     def _masks(self, path: str, affine: Affine, values: Sequence[int]) -> npt.NDArray[np.float32]:
         """Share of each voxel that is a body, (bodies, R, A, S); zero where there is no label map."""
         if not path:
-            return np.zeros((len(CHANNELS) - 2, *self.block.shape), np.float32)
+            return np.zeros((len(values), *self.block.shape), np.float32)
         stored = nib.load(path)
-        labels = np.asarray(stored.dataobj)
-        to_labels = invert_affine(np.asarray(stored.affine, float)) @ affine
-        return np.stack([sample_linear((labels == value).astype(np.float32), to_labels, self.block.shape) for value in values])
+        labels, grid = np.asarray(stored.dataobj), np.asarray(stored.affine, float)
+        return np.stack([resample_block(Volume(array=labels == value, affine=grid), affine, self.block.shape) for value in values])

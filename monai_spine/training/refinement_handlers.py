@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from monai_spine.anatomy import Side
 from monai_spine.geometry import apply_affine
 from monai_spine.level_refinement import locate
 from monai_spine.training.gathering import FirstPictures, RowMetric, StudyTable
@@ -16,7 +17,11 @@ from monai_spine.training.gathering import FirstPictures, RowMetric, StudyTable
 __all__ = ["BlockPictures", "RefinementAccuracy", "RefinementTable", "Shortfall", "prepare_batch"]
 
 _CAP_MM = 10.0
-_STRUCTURES = ("disc", "canal")
+_STRUCTURES = {"disc": (0,), "canal": (1,), "foramen": (2, 3)}
+"""Which of an example's points belong to which structure."""
+
+_CHANNEL_OF_POINT = (0, 1, 2, 2)
+_BODY_CHANNELS = (3, 4)
 _ANSWER_KEYS = ("target", "weight", "affine", "points", "study")
 
 
@@ -34,7 +39,7 @@ class _Row:
     """One block: distances in mm (None where that point was not seen and labelled) and Dice of the labelled bodies."""
 
     study: str
-    distances_mm: tuple[float | None, float | None]
+    distances_mm: tuple[float | None, ...]
     dice: tuple[float, ...]
 
 
@@ -45,12 +50,13 @@ def _row_of(output: Mapping[str, Any]) -> _Row:
     middle = apply_affine(affine, (np.asarray(maps.shape[1:]) - 1) / 2)
     found = locate(maps, affine, (float(middle[0]), float(middle[1]), float(middle[2])))
     weight, target = np.asarray(label["weight"].cpu()), np.asarray(label["target"].cpu())
+    places = [found.disc, found.canal, found.foramina.get(Side.LEFT), found.foramina.get(Side.RIGHT)]
     distances = [
-        None if weight[at] < 1 else _CAP_MM if place is None else min(_CAP_MM, float(np.linalg.norm(place - points[at])))
-        for at, place in enumerate(found)
+        None if weight[channel] < 1 else _CAP_MM if place is None else min(_CAP_MM, float(np.linalg.norm(place - point)))
+        for channel, place, point in zip(_CHANNEL_OF_POINT, places, points, strict=True)
     ]
-    overlaps = [_dice(maps[at] > 0.5, target[at] > 0.5) for at in (2, 3) if weight[at] > 0 and (target[at] > 0.5).any()]
-    return _Row(str(label["study"]), (distances[0], distances[1]), tuple(overlaps))
+    seen = [at for at in _BODY_CHANNELS if weight[at] > 0 and (target[at] > 0.5).any()]
+    return _Row(str(label["study"]), tuple(distances), tuple(_dice(maps[at] > 0.5, target[at] > 0.5) for at in seen))
 
 
 def _dice(found: Any, true: Any) -> float:
@@ -58,7 +64,7 @@ def _dice(found: Any, true: Any) -> float:
 
 
 class RefinementAccuracy(RowMetric):
-    """Mean distance of disc and canal (each at most 10 mm) and mean Dice of the bodies, for each data set.
+    """Mean distance of disc, canal and foramina (each at most 10 mm) and mean Dice of the bodies, for each data set.
 
     Computes a mapping such as `{"phantom disc mm": 1.1, "phantom body dice": 0.95, "phantom count": 60.0}`.
     """
@@ -71,8 +77,8 @@ class RefinementAccuracy(RowMetric):
         result: dict[str, float] = {}
         for study in sorted({row.study for row in rows}):
             mine = [row for row in rows if row.study == study]
-            for at, structure in enumerate(_STRUCTURES):
-                distances = [distance for row in mine if (distance := row.distances_mm[at]) is not None]
+            for structure, positions in _STRUCTURES.items():
+                distances = [distance for row in mine for at in positions if (distance := row.distances_mm[at]) is not None]
                 result |= {f"{study} {structure} mm": float(np.mean(distances))} if distances else {}
             overlaps = [dice for row in mine for dice in row.dice]
             result |= {f"{study} body dice": float(np.mean(overlaps))} if overlaps else {}
@@ -92,7 +98,7 @@ class Shortfall(RefinementAccuracy):
 class RefinementTable(StudyTable):
     """Print the metrics of `RefinementAccuracy`."""
 
-    columns: ClassVar[Mapping[str, str]] = {"disc mm": ".2f", "canal mm": ".2f", "body dice": ".3f"}
+    columns: ClassVar[Mapping[str, str]] = {"disc mm": ".2f", "canal mm": ".2f", "foramen mm": ".2f", "body dice": ".3f"}
 
     def __init__(self, metric: str = "refined") -> None:
         super().__init__(metric)
@@ -108,9 +114,9 @@ class BlockPictures(FirstPictures):
 
 
 def _picture(output: Mapping[str, Any]) -> Any:
-    """Grey slice with the disc red, the canal green, the bodies blue: (3, S, A), 0 to 1, head up, front to the left."""
+    """Grey slice with the disc red, canal and foramina green, the bodies blue: (3, S, A), 0 to 1, head up, front to the left."""
     image, maps = np.asarray(output["image"].cpu())[0], output["pred"].float().cpu().numpy()
     middle = image.shape[0] // 2
-    layers = [maps[0], maps[1], 0.5 * maps[2:].max(0)]
+    layers = [maps[0], maps[1:3].max(0), 0.5 * maps[3:].max(0)]
     colored = np.stack([np.clip(0.8 * np.clip(image, 0, 1) + layer, 0, 1)[middle] for layer in layers])
     return np.ascontiguousarray(np.flip(colored.transpose(0, 2, 1), (1, 2)))
