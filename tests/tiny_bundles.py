@@ -17,7 +17,7 @@ from monai_spine.weights import record_weights
 DISC_STEP = 9
 """Voxels of 4 mm from one drawn disc to the next."""
 
-BLOCK = {"shape": [8, 24, 32], "spacing_mm": [4.0, 3.0, 3.0], "center_mm": [0.0, -6.0, 0.0]}
+BLOCK = {"shape": [12, 24, 32], "spacing_mm": [4.0, 3.0, 3.0], "center_mm": [0.0, -6.0, 0.0]}
 """What the refiner is shown of each disc."""
 
 NAME_BLOCK = {"shape": [4, 16, 20], "spacing_mm": [8.0, 8.0, 8.0], "center_mm": [0.0, -10.0, 0.0]}
@@ -73,7 +73,7 @@ class LopsidedDiscs(torch.nn.Module):
 
 
 class LopsidedLevel(torch.nn.Module):
-    """Logits (B, 4, R, A, S) that call whatever is bright a disc, more so on the right, and the canal 24 mm behind; no body."""
+    """Logits (B, 5, R, A, S) that call whatever is bright a disc, more so on the right, and the canal 24 mm behind it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ class LopsidedLevel(torch.nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         ramp = torch.linspace(0.7, 1.3, image.shape[2])[:, None, None]
         disc = self.steepness * (image * ramp - 0.4)
-        return torch.cat([disc, disc.roll(-16, dims=3), *2 * [torch.full_like(image, -10.0)]], dim=1)
+        return torch.cat([disc, disc.roll(-16, dims=3), *3 * [torch.full_like(image, -10.0)]], dim=1)
 
 
 class DrawnLevel(torch.nn.Module):
-    """Logits (B, 4, R, A, S) of a disc, its canal and boxes for the bodies beside it, whatever the image shows.
+    """Logits (B, 5, R, A, S) of a disc, its canal, two foramina and boxes for the bodies beside it, whatever the image shows.
 
     Args:
         aside_mm: How far from where the block expects it the disc is drawn, along right, front, up; all else moves with it.
@@ -101,7 +101,8 @@ class DrawnLevel(torch.nn.Module):
         axes = zip(image.shape[2:], BLOCK["spacing_mm"], BLOCK["center_mm"], self.aside_mm, strict=True)
         places = [(torch.arange(size) - (size - 1) / 2) * edge + middle - aside for size, edge, middle, aside in axes]
         r, a, s = torch.meshgrid(*places, indexing="ij")
-        points = [torch.exp(-(r**2 + (a + behind) ** 2 + s**2) / (2 * 4.0**2)) for behind in (0.0, 24.0)]
+        offsets = (r**2 + a**2 + s**2, r**2 + (a + 24) ** 2 + s**2, (r.abs() - 17) ** 2 + (a + 19) ** 2 + (s - 8) ** 2)
+        points = [torch.exp(-offset / (2 * 4.0**2)) for offset in offsets]
         bodies = [((r.abs() < 20) & (a.abs() < 16) & ((s - up).abs() < 13)).float() for up in (18.0, -18.0)]
         return (self.height * (2 * torch.stack([*points, *bodies]) - 1)).expand(image.shape[0], -1, -1, -1, -1)
 

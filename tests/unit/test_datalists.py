@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_spine.anatomy import Condition, Level, Severity, Side, Target, Vertebra
+from monai_spine.anatomy import DISCS, Condition, Level, Severity, Side, Target, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, write_datalist
 from monai_spine.training.datalists import (
@@ -22,6 +22,7 @@ from monai_spine.training.datalists import (
 )
 from monai_spine.training.samplers import SharedSampler
 
+FORAMEN = Target(Condition.NEURAL_FORAMINAL_NARROWING, Side.RIGHT, Level.L4_L5)
 LEFT = Target(Condition.SUBARTICULAR_STENOSIS, Side.LEFT, Level.L4_L5)
 SPLITS = {"training": ["1"], "validation": ["2"]}
 
@@ -42,6 +43,7 @@ def case(name: str = "1", patient: str | None = None) -> PreparedCase:
             LEFT: PreparedTarget((-9.0, -20.0, 2.0), Severity.MODERATE),
             LEFT.mirrored: PreparedTarget((9.0, -20.0, 2.0), Severity.SEVERE),
             replace(LEFT, level=Level.L5_S1): PreparedTarget((-9.0, -20.0, -30.0), None),
+            FORAMEN: PreparedTarget((19.0, -17.0, 11.0), None),
         },
         estimated=("canal L4/L5",),
     )
@@ -109,6 +111,9 @@ def test_localizer_items_say_what_is_labelled(tmp_path):
     assert known == ["disc L4/L5", "canal L4/L5"]
     assert [name for name, flag in zip(POINT_NAMES, item["estimated"], strict=True) if flag] == ["canal L4/L5"]
     assert item["marked"].tolist() == [1, 0, 0, 0, 0, 1, 0]
+    assert item["foramina"].shape == (len(DISCS), 2, 3)
+    assert np.argwhere(np.isfinite(item["foramina"]).all(-1)).tolist() == [[DISCS.index(Level.L4_L5), 1]], "right comes second"
+    assert item["foramina"][DISCS.index(Level.L4_L5), 1].tolist() == [19.0, -17.0, 11.0]
 
 
 def test_no_key_begins_with_another_and_an_underscore(tmp_path):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from tiny_bundles import BLOCK, DrawnLevel, write_bundles
 
-from monai_spine.anatomy import DISCS, Level, Vertebra
+from monai_spine.anatomy import DISCS, Level, Side, Vertebra
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis, invert_affine, spacing_of, to_ras_axes
-from monai_spine.level_refinement import DiscBlock, LevelRefiner, block_affine, column_direction, locate, refine_levels
+from monai_spine.level_refinement import DiscBlock, LevelRefiner, Located, block_affine, column_direction, locate, refine_levels
 from monai_spine.levels import BODY_VALUES, LevelPoint, Levels
 from monai_spine.models import REFINER
 from monai_spine.volume import Volume
@@ -46,10 +46,10 @@ def bright_volume() -> Volume:
 
 
 class BrightIsDisc(torch.nn.Module):
-    """Calls whatever is bright a disc and the darkest nothing; sees no canal and no body."""
+    """Calls whatever is bright a disc and the darkest nothing; sees nothing else."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.cat([image / 100 - 4, torch.full_like(image, -10.0).expand(-1, 3, -1, -1, -1)], dim=1)
+        return torch.cat([image / 100 - 4, torch.full_like(image, -10.0).expand(-1, 4, -1, -1, -1)], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_names_confidences_and_flags_stay_but_for_a_canal_that_is_seen_now(drawn
 
 
 def test_a_point_that_is_not_seen_stays_where_it_was(bundle) -> None:
-    blind = LevelRefiner(bundle, network=lambda image: torch.full((len(image), 4, *image.shape[2:]), -9.0))
+    blind = LevelRefiner(bundle, network=lambda image: torch.full((len(image), 5, *image.shape[2:]), -9.0))
     levels = column()
     canal = replace(levels.levels[2], canal_ras_mm=(2.0, -28.0, 20.0), flags=())
     found = blind(bright_volume(), replace(levels, levels=(*levels.levels[:2], canal, *levels.levels[3:])))
@@ -182,7 +182,42 @@ def test_points_stay_on_the_slice_of_a_scan_of_one_slice(bundle) -> None:
 def test_a_point_beyond_reach_is_not_taken_for_the_disc() -> None:
     affine = block_affine(AFFINE, CENTRES[2], np.array([0.0, 0.0, 1.0]), CROP)
     maps = maps_of(DrawnLevel((0.0, 0.0, 20.0)))
-    assert locate(maps, affine, tuple(CENTRES[2])) == (None, None)
+    assert locate(maps, affine, tuple(CENTRES[2])) == Located(None, None, {})
+
+
+@pytest.mark.parametrize("turned_deg", [-20.0, 0.0, 20.0])
+def test_foramina_are_found_on_their_own_sides(turned_deg: float) -> None:
+    scan = np.eye(4)
+    scan[:3, :3] = Rotation.from_euler("z", turned_deg, degrees=True).as_matrix()
+    affine = block_affine(scan, CENTRES[2], np.array([0.0, 0.0, 1.0]), CROP)
+    axes = affine[:3, :3] / CROP.spacing_mm
+    found = locate(maps_of(DrawnLevel((2.0, -3.0, 4.0))), affine, tuple(CENTRES[2]))
+    assert set(found.foramina) == set(Side)
+    for side, outwards in ((Side.LEFT, -17.0), (Side.RIGHT, 17.0)):
+        away = axes.T @ (np.array(found.foramina[side]) - CENTRES[2])
+        np.testing.assert_allclose(away, [2.0 + outwards, -3.0 - 19.0, 4.0 + 8.0], atol=1.0, err_msg=side.value)
+    assert found.foramina[Side.LEFT][0] < found.canal[0] < found.foramina[Side.RIGHT][0]
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_a_foramen_that_is_not_seen_is_not_given(side: Side) -> None:
+    affine = block_affine(AFFINE, CENTRES[2], np.array([0.0, 0.0, 1.0]), CROP)
+    maps, middle = maps_of(DrawnLevel()), CROP.shape[0] // 2
+    maps[2, slice(None, middle) if side is Side.LEFT else slice(middle, None)] = 0.0
+    assert set(locate(maps, affine, tuple(CENTRES[2])).foramina) == {side.mirrored}
+
+
+def test_foramina_go_with_their_levels(drawn) -> None:
+    for found, centre in zip(drawn(bright_volume(), column()).levels, CENTRES, strict=True):
+        for side, outwards in ((Side.LEFT, -17.0), (Side.RIGHT, 17.0)):
+            np.testing.assert_allclose(found.foramina_ras_mm[side] - centre, [outwards, -19.0, 8.0], atol=1.5)
+
+
+def test_a_foramen_outside_the_scan_is_not_given(drawn) -> None:
+    whole, affine = bright_volume(), AFFINE.copy()
+    affine[:3, 3] = apply_affine(AFFINE, (7, 0, 0))
+    right_half = replace(whole, array=whole.array[7:], affine=affine)
+    assert [set(found.foramina_ras_mm) for found in drawn(right_half, column()).levels] == 6 * [{Side.RIGHT}]
 
 
 def test_bodies_bear_the_names_that_their_discs_give_them(drawn) -> None:
@@ -228,9 +263,8 @@ def test_the_body_map_lies_on_the_scans_own_grid_at_most_a_millimetre_fine(drawn
 def test_a_voxel_that_two_blocks_see_goes_to_the_surer_one() -> None:
     volume, levels = bright_volume(), column(DISCS[2:4])
     affines = [block_affine(AFFINE, one.disc_ras_mm, np.array([0.0, 0.0, 1.0]), CROP) for one in levels.levels]
-    upper, lower = (np.zeros((4, *CROP.shape), np.float32) for _ in range(2))
-    upper[3], lower[2] = 0.6, 0.0
-    lower[3] = 0.8
+    upper, lower = (np.zeros((5, *CROP.shape), np.float32) for _ in range(2))
+    upper[4], lower[4] = 0.6, 0.8
     bodies = refine_levels(volume, levels, affines=affines, maps=[upper, lower]).bodies
     shared = apply_affine(invert_affine(bodies.affine), (CENTRES[2] + CENTRES[3]) / 2 + [0, -6, 0]).round().astype(int)
     above = apply_affine(invert_affine(bodies.affine), CENTRES[2] + [0, -6, 30]).round().astype(int)
@@ -267,7 +301,7 @@ def test_a_crop_section_that_says_too_little_is_refused(change: dict, said: str)
 
 def test_an_answer_of_other_channels_is_refused(bundle: Bundle) -> None:
     refiner = LevelRefiner(bundle, network=lambda blocks: blocks)
-    with pytest.raises(WeightsError, match=r"shape \(1, .*\); \(4, .*\) is needed"):
+    with pytest.raises(WeightsError, match=r"shape \(1, .*\); \(5, .*\) is needed"):
         refiner(bright_volume(), column())
 
 

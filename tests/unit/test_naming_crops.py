@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tiny_bundles import NAME_BLOCK
 from tiny_prepared import affine_of
 
-from monai_spine.anatomy import DISCS, LEVELS
+from monai_spine.anatomy import DISCS, LEVELS, Level
 from monai_spine.errors import TableError
+from monai_spine.geometry import affine_from_spacing
 from monai_spine.level_names import CLASSES, NameBlock, cut_name_blocks
 from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
 from monai_spine.training.naming_crops import NamingCrops, naming_items, whole_column
@@ -30,11 +31,12 @@ NOWHERE = [np.nan] * 3
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sagittal and an axial scan, stored as scanners do, of one case; L1/L2 to L5/S1 are labelled."""
+    """A sagittal scan from S 152 to -128 mm and an axial one, stored as scanners do; L1/L2 to L5/S1 are labelled."""
     folder, rng = tmp_path_factory.mktemp("prepared"), np.random.default_rng(0)
-    for role, shape in (("sagittal_t2", (110, 180, 14)), ("axial_t2", (40, 40, 20))):
-        image = 100 + 5 * np.arange(shape[1])[:, None] + rng.normal(0, 20, shape)
-        nib.save(nib.Nifti1Image(image.astype(np.int16), affine_of(role)), folder / f"{role}.nii")
+    for role, shape, higher_mm in (("sagittal_t2", (110, 280, 14), 60.0), ("axial_t2", (40, 40, 20), 0.0)):
+        image, affine = 100 + 5 * np.arange(shape[1])[:, None] + rng.normal(0, 20, shape), affine_of(role)
+        affine[2, 3] += higher_mm
+        nib.save(nib.Nifti1Image(image.astype(np.int16), affine), folder / f"{role}.nii")
     volumes = tuple(PreparedVolume(f"{role}.nii", role) for role in ("sagittal_t2", "axial_t2"))
     case = PreparedCase("1", "1", volumes, discs=DISC_POINTS)
     write_datalist(folder, study="noise", source="simulated", cases=[case], splits={"training": ["1"]})
@@ -148,8 +150,23 @@ def test_without_a_cut_the_block_is_whole(items) -> None:
 
 
 def test_only_labelled_discs_and_the_one_below_are_examples_of_a_column_without_a_top(tmp_path: Path) -> None:
-    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "image.nii")
     lowest = {DISCS[4]: (0.0, 0.0, -30.0), DISCS[5]: (0.0, 0.0, -65.0)}
-    case = PreparedCase("1", "1", (PreparedVolume("image.nii", "sagittal"),), discs=lowest)
-    write_datalist(tmp_path, study="low", source="simulated", cases=[case], splits={"training": ["1"]})
-    assert [CLASSES[item["label"]] for item in naming_items(tmp_path, "training")] == ["L4/L5", "L5/S1", "below"]
+    assert classes_shown(tmp_path, lowest, from_mm=-120.0, to_mm=120.0) == ["L4/L5", "L5/S1", "below"]
+
+
+def test_places_outside_of_the_scan_are_no_examples(tmp_path: Path) -> None:
+    """Discs lie at S 70, 35, 0, -35 and -70 mm; those above them would lie at 103 and 135 mm, the one below at -94 mm."""
+    assert classes_shown(tmp_path / "1", DISC_POINTS, from_mm=-40.0, to_mm=105.0) == list(CLASSES[1:6])
+    assert classes_shown(tmp_path / "2", DISC_POINTS, from_mm=-120.0, to_mm=69.0) == list(CLASSES[3:])
+    assert classes_shown(tmp_path / "3", DISC_POINTS, from_mm=-120.0, to_mm=140.0) == list(CLASSES)
+
+
+def classes_shown(folder: Path, discs: dict[Level, tuple[float, float, float]], *, from_mm: float, to_mm: float) -> list[str]:
+    """Classes of the examples of a scan that reaches from one height to another."""
+    folder.mkdir(exist_ok=True)
+    shape = (10, 10, round(to_mm - from_mm))
+    affine = affine_from_spacing((10.0, 10.0, 1.0), center_ras_mm=(0.0, 0.0, (from_mm + to_mm) / 2), shape=shape)
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), affine), folder / "image.nii")
+    case = PreparedCase("1", "1", (PreparedVolume("image.nii", "sagittal"),), discs=discs)
+    write_datalist(folder, study="low", source="simulated", cases=[case], splits={"training": ["1"]})
+    return [CLASSES[item["label"]] for item in naming_items(folder, "training")]

@@ -14,18 +14,24 @@ from hypothesis import strategies as st
 from tiny_bundles import BLOCK
 from tiny_prepared import affine_of
 
-from monai_spine.anatomy import DISCS, Level, Vertebra
+from monai_spine.anatomy import DISCS, Condition, Level, Severity, Side, Target, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.geometry import apply_affine, invert_affine
 from monai_spine.level_refinement import DiscBlock, block_affine, column_direction, cut_blocks
 from monai_spine.levels import BODY_VALUES, LevelPoint, Levels
-from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
+from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, write_datalist
 from monai_spine.training.block_examples import BlockJitter
 from monai_spine.training.refinement_crops import RefinementCrops, refinement_items
 from monai_spine.volume import load_nifti
 
 DISC_POINTS = {level: (0.0, 4.0 + 0.03 * (20.0 - 35.0 * at), 55.0 - 35.0 * at) for at, level in enumerate(DISCS[1:5])}
 CANAL_POINTS = {level: (0.0, a - 24.0, s) for level, (_, a, s) in DISC_POINTS.items() if level is not Level.L4_L5}
+FORAMEN_POINTS = {
+    (level, side): (outwards, a - 19.0, s + 8.0)
+    for level, (_, a, s) in DISC_POINTS.items()
+    for side, outwards in ((Side.LEFT, -16.0), (Side.RIGHT, 18.0))
+    if (level, side) != (Level.L3_L4, Side.RIGHT)
+}
 MARKED = (Vertebra.L2, Vertebra.L3)
 CENTERED = {**BLOCK, "center_mm": [0.0, 0.0, 0.0]}
 ROUGH = {"shift_mm": [8.0, 8.0, 8.0], "rotation_deg": [15.0, 10.0, 10.0], "scale": 0.15, "flip": True}
@@ -35,7 +41,7 @@ ROUGH = {"shift_mm": [8.0, 8.0, 8.0], "rotation_deg": [15.0, 10.0, 10.0], "scale
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One scan, stored as scanners do, whose discs are bright spots; L2 and L3 are drawn, L1/L2's canal was derived.
 
-    T12/L1 lies above it.
+    The right foramen of L3/L4 is not labelled, and T12/L1 lies above the scan.
     """
     folder = tmp_path_factory.mktemp("prepared")
     affine, shape = affine_of("sagittal_t2"), (110, 180, 14)
@@ -49,9 +55,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nib.save(nib.Nifti1Image(bodies, affine), folder / "bodies.nii.gz")
     volumes = (PreparedVolume("image.nii", "sagittal_t2", None, "bodies.nii.gz", MARKED), PreparedVolume("image.nii", "sagittal"))
     discs = {**DISC_POINTS, Level.L5_S1: (0.0, 0.0, -85.0), Level.T12_L1: (0.0, 5.74, 93.0)}
-    case = PreparedCase(
-        "1", "1", volumes, discs=discs, canals=CANAL_POINTS, estimated=("disc L5/S1", f"canal {Level.L1_L2.label}")
-    )
+    targets = {
+        Target(Condition.NEURAL_FORAMINAL_NARROWING, side, level): PreparedTarget(point, Severity.MODERATE)
+        for (level, side), point in FORAMEN_POINTS.items()
+    }
+    estimated = ("disc L5/S1", f"canal {Level.L1_L2.label}")
+    case = PreparedCase("1", "1", volumes, discs=discs, canals=CANAL_POINTS, targets=targets, estimated=estimated)
     write_datalist(folder, study="spots", source="simulated", cases=[case], splits={"training": ["1"], "validation": ["1"][:0]})
     return folder
 
@@ -82,7 +91,7 @@ def test_a_split_without_a_labelled_disc_is_refused(tmp_path: Path) -> None:
 def test_targets_and_images_lie_where_the_points_are_under_any_jitter(items, seed: int, number: int) -> None:
     example = RefinementCrops(items, CENTERED, jitter=ROUGH, seed=seed)[number]
     affine, points = example["affine"].numpy(), example["points"].numpy()
-    disc, canal = apply_affine(invert_affine(affine), points)
+    disc, canal, left, right = apply_affine(invert_affine(affine), points)
     np.testing.assert_allclose(points[0], DISC_POINTS[DISCS[items[number]["disc"]]], atol=1e-4)
     shape = np.array(CENTERED["shape"])
     assert (np.abs(disc - (shape - 1) / 2) * CENTERED["spacing_mm"] < 8.0 * np.exp(0.3) + 1e-6).all(), "within the largest shift"
@@ -95,13 +104,17 @@ def test_targets_and_images_lie_where_the_points_are_under_any_jitter(items, see
     if np.isfinite(canal).all() and (canal > 0).all() and (canal < shape - 1).all():
         peak = np.unravel_index(int(example["target"][1].argmax()), shape)
         assert np.abs(peak - canal).max() <= 0.5 + 1e-4
+    for foramen in (left, right):
+        if np.isfinite(foramen).all() and (foramen > 0).all() and (foramen < shape - 1).all():
+            i, j, k = np.round(foramen).astype(int)
+            assert example["target"][2, i, j, k] > 0.8
 
 
 @pytest.mark.parametrize("jitter", [None, ROUGH])
 def test_masks_of_the_bodies_lie_above_and_below_their_disc(items, jitter) -> None:
     example = RefinementCrops(items, BLOCK, jitter=jitter)[1]
     assert DISCS[items[1]["disc"]] is Level.L2_L3
-    for channel, body in ((2, Vertebra.L2), (3, Vertebra.L3)):
+    for channel, body in ((3, Vertebra.L2), (4, Vertebra.L3)):
         at = DISCS.index(next(level for level in DISCS if level.vertebra_below is body))
         middle = np.mean([DISC_POINTS[DISCS[at]], DISC_POINTS[DISCS[at + 1]]], axis=0)
         away = np.abs(apply_affine(example["affine"].numpy(), np.moveaxis(np.indices(BLOCK["shape"]), 0, -1)) - middle)
@@ -114,10 +127,33 @@ def test_masks_of_the_bodies_lie_above_and_below_their_disc(items, jitter) -> No
 def test_weights_count_only_what_is_labelled(items) -> None:
     weights = [example["weight"].tolist() for example in RefinementCrops(items, BLOCK, estimated_weight=0.25)]
     assert [DISCS[item["disc"]].label for item in items[:4]] == ["L1/L2", "L2/L3", "L3/L4", "L4/L5"]
-    assert weights[:4] == [[1.0, 0.25, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
-    assert weights[4:] == [[1.0, canal, 0.0, 0.0] for canal in (0.25, 1.0, 1.0, 0.0)]
+    points = [[1.0, 0.25, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
+    bodies = [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+    assert weights[:4] == [one + both for one, both in zip(points, bodies, strict=True)]
+    assert weights[4:] == [[*one, 0.0, 0.0] for one in points], "no body is drawn on the other volume"
     unlabelled = RefinementCrops(items, BLOCK)[7]["target"]
-    assert float(unlabelled[1:].abs().max()) == 0.0
+    assert float(unlabelled[[1, 3, 4]].abs().max()) == 0.0
+
+
+def test_foramina_share_a_channel_and_keep_their_sides_as_points(items) -> None:
+    """The block reaches 22 mm to each side and lies 4 mm to the right of its disc."""
+    example = RefinementCrops(items, BLOCK)[1]
+    level = DISCS[items[1]["disc"]]
+    assert example["points"].shape == (4, 3)
+    np.testing.assert_allclose(example["points"][2], FORAMEN_POINTS[level, Side.LEFT], atol=1e-4)
+    np.testing.assert_allclose(example["points"][3], FORAMEN_POINTS[level, Side.RIGHT], atol=1e-4)
+    places = apply_affine(example["affine"].numpy(), np.moveaxis(np.indices(BLOCK["shape"]), 0, -1))
+    for side in Side:
+        away = np.linalg.norm(places - FORAMEN_POINTS[level, side], axis=-1)
+        np.testing.assert_allclose(example["target"][2][away < 4], np.exp(-(away[away < 4] ** 2) / (2 * 4.0**2)), atol=0.02)
+    assert float(example["target"][2][np.abs(places[..., 0]) < 3].max()) < 0.05, "nothing lies between them"
+
+
+def test_a_level_without_both_foramina_teaches_nothing_of_them(items) -> None:
+    example = RefinementCrops(items, BLOCK)[2]
+    assert DISCS[items[2]["disc"]] is Level.L3_L4
+    assert float(example["weight"][2]) == 0.0
+    assert example["points"][3].isnan().all()
 
 
 def test_the_same_seed_gives_the_same_blocks(items) -> None:

@@ -1,0 +1,46 @@
+"""Training in bfloat16 on a processor: near the plain answer, and in its type."""
+
+from __future__ import annotations
+
+import torch
+
+from monai_spine.training.autocast_inferer import AutocastInferer
+
+IMAGE = torch.rand(2, 1, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 3, padding=1))
+
+
+def test_the_answer_is_float32_and_near_the_plain_one() -> None:
+    convolutions = network()
+    answer, plain = AutocastInferer(enabled=True)(IMAGE, convolutions), convolutions(IMAGE)
+    assert answer.dtype is torch.float32
+    torch.testing.assert_close(answer, plain, atol=0.01, rtol=0.05)
+    assert not torch.equal(answer, plain), "it was computed in fewer digits"
+
+
+def test_without_it_the_answer_is_the_plain_one() -> None:
+    convolutions = network()
+    assert torch.equal(AutocastInferer(enabled=False)(IMAGE, convolutions), convolutions(IMAGE))
+
+
+def test_weights_stay_float32_and_get_gradients_near_the_plain_ones() -> None:
+    mixed, plain = network(), network()
+    AutocastInferer(enabled=True)(IMAGE, mixed).square().mean().backward()
+    plain(IMAGE).square().mean().backward()
+    for one, other in zip(mixed.parameters(), plain.parameters(), strict=True):
+        assert one.dtype is one.grad.dtype is torch.float32
+        torch.testing.assert_close(one.grad, other.grad, atol=0.01, rtol=0.1)
+        assert one.grad.abs().max() > 0
+
+
+def test_further_arguments_reach_the_network() -> None:
+    answer = AutocastInferer(enabled=True)(IMAGE, lambda image, factor, *, shift: factor * image + shift, 2.0, shift=1.0)
+    torch.testing.assert_close(answer, 2 * IMAGE + 1)
+
+
+def test_by_itself_it_follows_the_processor() -> None:
+    assert AutocastInferer().enabled is bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
