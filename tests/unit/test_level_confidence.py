@@ -1,0 +1,40 @@
+"""Confidences say how often levels are right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monai_spine.level_confidence import UNCORRECTED, Calibration
+
+
+def too_sure(count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities whose logits are twice what they should be, and whether each was right."""
+    draws = np.random.default_rng(0)
+    logit = draws.normal(2.0, 1.0, count)
+    return 1 / (1 + np.exp(-2 * logit)), draws.random(count) < 1 / (1 + np.exp(-logit))
+
+
+def test_what_is_too_sure_becomes_as_sure_as_it_is_right() -> None:
+    said, right = too_sure()
+    half = len(said) // 2
+    found = Calibration.fit(said[:half], right[:half])
+    assert found.slope == pytest.approx(0.5, abs=0.1)
+    corrected = found(said[half:])
+    sure = corrected > 0.9
+    assert abs(corrected[sure].mean() - right[half:][sure].mean()) < 0.02 < abs(said[half:][sure].mean() - right[half:][sure].mean())
+
+
+def test_the_order_stays_and_the_ends_are_finite() -> None:
+    corrected = Calibration(0.4, -0.3)(np.array([0.0, 0.2, 0.7, 1.0]))
+    assert (np.diff(corrected) > 0).all()
+    assert 0 < corrected[0] and corrected[-1] < 1
+
+
+def test_uncorrected_is_what_was_said() -> None:
+    np.testing.assert_allclose(UNCORRECTED([0.1, 0.5, 0.97]), [0.1, 0.5, 0.97])
+
+
+def test_nothing_cannot_be_fitted_to() -> None:
+    with pytest.raises(ValueError, match="one length"):
+        Calibration.fit([], [])

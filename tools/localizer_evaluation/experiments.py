@@ -1,0 +1,102 @@
+"""Experiments: who is held out, what is learnt from, and the training of the three networks of each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_spine.models import LOCALIZER, NAMER, REFINER
+from monai_spine.studies.folds import part_of, patient_folds, write_split
+from monai_spine.studies.prepared import Datalist
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLES = {"localizer": LOCALIZER, "namer": NAMER, "refiner": REFINER}
+FOLDS = 5
+ABLATED_FOLDS = (0, 1)
+WITHOUT_PHANTOM, WITHOUT_RANDOMISATION = "without_phantom", "without_randomisation"
+RANDOMISATION = {"localizer": range(1, 5), "namer": range(4), "refiner": range(4)}
+"""Which transforms of each bundle's `train#augmentation` change contrast, field, sharpness and noise."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the networks of all experiments are trained.
+
+    Attributes:
+        phantom: Prepared folder of simulated studies.
+        bases: Weights to start from, which have seen no real image; None: from nothing.
+        epochs: Of each network.
+        overrides: Arguments for the bundles' own command, for each network.
+    """
+
+    phantom: Path
+    bases: Mapping[str, Path | None]
+    epochs: Mapping[str, int]
+    overrides: Mapping[str, Sequence[str]]
+
+
+def split(datalists: Sequence[Datalist], out: Path) -> list[Path]:
+    """Write a data list per experiment and data set: folds by patient, parts left out, and the folds that are ablated."""
+    written = []
+    parts = sorted({part_of(case) for datalist in datalists for case in datalist.cases} - {""})
+    for datalist in datalists:
+        for fold, held_out in enumerate(patient_folds(datalist.cases, FOLDS)):
+            names = [f"fold_{fold}"]
+            names += [f"fold_{fold}_{what}" for what in (WITHOUT_PHANTOM, WITHOUT_RANDOMISATION) if fold in ABLATED_FOLDS]
+            written += [write_split(datalist, out / name / datalist.study, held_out=held_out) for name in names]
+        for part in parts:
+            held_out = frozenset(case.case for case in datalist.cases if part_of(case) == part)
+            written.append(write_split(datalist, out / f"without_{part}" / datalist.study, held_out=held_out))
+    return written
+
+
+def experiments(folder: Path) -> list[Path]:
+    """Folders of all experiments."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and any(path.glob("*/datalist.json")))
+
+
+def train(experiment: Path, kind: str, how: Training) -> None:
+    """Train one network of an experiment; one that is finished stays, one that was killed goes on."""
+    weights, runs = experiment / f"{kind}.pt", experiment / f"{kind}_runs"
+    if weights.exists():
+        return
+    subprocess.run(training_command(experiment, kind, how), check=True)
+    (runs / "best.pt").replace(weights)
+
+
+def training_command(experiment: Path, kind: str, how: Training) -> list[str]:
+    """The bundle's own training command: its last epoch is validated, and is what is kept."""
+    runs = experiment / f"{kind}_runs"
+    real = sorted(str(path.parent) for path in experiment.glob("*/datalist.json"))
+    without_phantom = experiment.name.endswith(WITHOUT_PHANTOM)
+    base = None if without_phantom else how.bases[kind]
+    arguments = {
+        "config_file": str(REPOSITORY / "bundles" / BUNDLES[kind] / "configs" / "train.json"),
+        "dataset_dir": str(real if without_phantom else [*real, str(how.phantom)]),
+        "output_dir": str(runs),
+        "ckpt_path": str(runs / "best.pt"),
+        "epochs": str(how.epochs[kind]),
+        "val_interval": str(how.epochs[kind]),
+        "resume": str((runs / "last.pt").exists()),
+    }
+    if base is not None:
+        arguments["pretrained"] = str(base)
+    if experiment.name.endswith(WITHOUT_RANDOMISATION):
+        arguments |= {f"train#augmentation#transforms#{at}#prob": "0.0" for at in RANDOMISATION[kind]}
+    command = [sys.executable, "-m", "monai.bundle", "run", "training"]
+    return [*command, *(part for key, value in arguments.items() for part in (f"--{key}", value)), *how.overrides[kind]]
+
+
+def weights_of(experiment: Path) -> dict[str, Path]:
+    """An experiment's weights; of an ablation, what it has not trained itself is its fold's."""
+    fold = experiment.parent / "_".join(experiment.name.split("_")[:2])
+    both = {kind: [folder / f"{kind}.pt" for folder in (experiment, fold)] for kind in BUNDLES}
+    return {kind: next((path for path in paths if path.exists()), paths[0]) for kind, paths in both.items()}
+
+
+def is_trained(experiment: Path) -> bool:
+    """Whether all networks are there, and an ablation has at least one of its own."""
+    return all(path.exists() for path in weights_of(experiment).values()) and any(experiment.glob("*.pt"))
