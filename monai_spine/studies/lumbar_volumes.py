@@ -22,18 +22,18 @@ from nibabel.filebasedimages import ImageFileError
 from scipy.spatial import QhullError
 
 from monai_spine.anatomy import DISCS, LEVELS, Level, Vertebra
-from monai_spine.errors import OutputError, UnreadableInputError
+from monai_spine.errors import UnreadableInputError
 from monai_spine.geometry import Affine, Point
+from monai_spine.levels import BODY_VALUES
 from monai_spine.studies.endplates import Cloud, canal_behind, disc_below, disc_between, mask_points
-from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
+from monai_spine.studies.nifti_files import refuse_other_grid, save_sagittal
+from monai_spine.studies.prepared import PreparedCase, write_datalist
 
 __all__ = ["STUDY", "prepare", "split_by_patient"]
 
 STUDY = "lumbar_volumes"
 
-_BODY_VALUES = {Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6, Vertebra.T12: 7}
 _DISC_VALUES = {level: 11 + index for index, level in enumerate(LEVELS)}
-_MASKED = tuple(_BODY_VALUES)
 _SAME_PATIENT = {"VB1_03": "VB1_02", "VB1_07": "VB1_06"}
 _ROLE = {"VB1": "sagittal", "VB2": "sagittal_t2", "VB3": "sagittal", "IVD": "sagittal_t2"}
 _FOLDS = 5
@@ -86,14 +86,13 @@ def split_by_patient(patients: Mapping[str, str]) -> dict[str, list[str]]:
 def _prepare_case(data_dir: Path, name: str, out_dir: Path) -> PreparedCase:
     image, voxels = _read(data_dir / f"{name}.nii.gz")
     labels, values = _read(data_dir / f"{name}_labels.nii.gz")
-    if voxels.shape != values.shape or not np.allclose(image.affine, labels.affine, atol=1e-2):
-        raise UnreadableInputError(
-            f"{data_dir / name}: the volume ({voxels.shape}) and its labels ({values.shape}) lie on different grids. "
-            "Restore both from the set."
-        )
-    clouds = {
-        body: mask_points(values == value, labels.affine) for body, value in _BODY_VALUES.items() if (values == value).any()
-    }
+    refuse_other_grid(
+        data_dir / name,
+        (voxels.shape, values.shape),
+        (image.affine, labels.affine),
+        remedy="Restore both from the set.",
+    )
+    clouds = {body: mask_points(values == value, labels.affine) for body, value in BODY_VALUES.items() if (values == value).any()}
     try:
         discs = _labelled_discs(values, labels.affine) or _discs_between(clouds)
         estimated_disc = _estimated_disc(clouds, discs)
@@ -105,22 +104,11 @@ def _prepare_case(data_dir: Path, name: str, out_dir: Path) -> PreparedCase:
         ) from error
     if not clouds and not discs:
         raise UnreadableInputError(f"{data_dir / name}_labels.nii.gz marks no vertebra and no disc. Restore it from the set.")
-    folder = Path("volumes") / name
-    masked = tuple(body for body in _MASKED if body in clouds)
-    _save(image, voxels, out_dir / folder / "sagittal_0.nii")
-    if masked:
-        _save(labels, np.where(values <= len(_MASKED), values, 0).astype(np.uint8), out_dir / folder / "sagittal_0_bodies.nii.gz")
+    bodies = np.where(values <= max(BODY_VALUES.values()), values, 0).astype(np.uint8)
     return PreparedCase(
         case=name,
         patient=_SAME_PATIENT.get(name, name),
-        volumes=(
-            PreparedVolume(
-                image=(folder / "sagittal_0.nii").as_posix(),
-                role=_ROLE[name.split("_")[0]],
-                bodies=(folder / "sagittal_0_bodies.nii.gz").as_posix() if masked else None,
-                bodies_labelled=masked,
-            ),
-        ),
+        volumes=(save_sagittal(out_dir, name, voxels, image.affine, role=_ROLE[name.split("_")[0]], bodies=bodies),),
         discs={**discs, **estimated_disc},
         canals=canals,
         vertebrae={body: _mean(cloud) for body, cloud in clouds.items()},
@@ -143,14 +131,6 @@ def _read(path: Path) -> tuple[Any, npt.NDArray[Any]]:
         return image, np.asarray(image.dataobj)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UnreadableInputError(f"{path} cannot be read as NIfTI ({error}). Restore it from the set.") from error
-
-
-def _save(like: Any, array: npt.NDArray[Any], path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(array, like.affine), path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}). Free space there or choose another folder.") from error
 
 
 def _labelled_discs(values: npt.NDArray[Any], affine: Affine) -> dict[Level, Point]:

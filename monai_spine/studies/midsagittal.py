@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_spine.anatomy import DISCS, Vertebra
-from monai_spine.errors import OutputError, TableError, UnreadableInputError
+from monai_spine.errors import TableError, UnreadableInputError
 from monai_spine.geometry import Affine, Point, apply_affine
 from monai_spine.level_sequence import DISC_SPACING_MM
+from monai_spine.studies.nifti_files import save_nifti
 from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_datalist
 from monai_spine.studies.source_table import SourceTable
 from monai_spine.volume import Volume, load_picture, picture_volume
@@ -81,17 +82,9 @@ def _read_points(path: Path) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
 
 
 def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> PreparedCase:
-    import nibabel as nib
-
     volume = _read_picture(images, name, points)
     image = Path("volumes") / name / "sagittal_t2_0.nii"
-    try:
-        (out_dir / image).parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(volume.array.astype(np.uint8), volume.affine), out_dir / image)
-    except OSError as error:
-        raise OutputError(
-            f"{out_dir / image} cannot be written ({error.strerror}). Free space there or choose another folder."
-        ) from error
+    save_nifti(volume.array.astype(np.uint8), volume.affine, out_dir / image)
     places = {structure: _place(volume.affine, point) for structure, point in points.items()}
     return PreparedCase(
         case=name,
