@@ -242,6 +242,23 @@ def prepare_midsagittal(data: Data, output: Output, debug: Debug = False) -> Non
     typer.echo(midsagittal.prepare(data, output))
 
 
+@prepare_app.command("nifti", no_args_is_help=True)
+def prepare_nifti(
+    data: Data,
+    output: Output,
+    points: Annotated[Path | None, typer.Option(metavar="FILE", help="Table of points. Default: points.csv in DATA.")] = None,
+    held_out: Annotated[float, typer.Option(metavar="FRACTION", help="Share of the patients to validate on.")] = 0.2,
+    name: Annotated[str | None, typer.Option(help="What the data set is called. Default: as OUTPUT.")] = None,
+    debug: Debug = False,
+) -> None:
+    """DATA: sagittal NIfTI volumes of your own with a table of points, for the localiser."""
+    from monai_spine.studies import nifti_points
+    from monai_spine.studies.prepared import read_datalist, summary_of
+
+    path = nifti_points.prepare(data, output, points=points, held_out=held_out, name=name)
+    typer.echo(f"{summary_of(read_datalist(path))}\n{path}")
+
+
 @prepare_app.command("phantom", no_args_is_help=True)
 def prepare_phantom(
     output: Output,

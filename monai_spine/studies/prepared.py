@@ -17,7 +17,16 @@ from monai_spine.anatomy import Level, Severity, Target, Vertebra
 from monai_spine.errors import AnatomyError, OutputError, TableError
 from monai_spine.geometry import Point
 
-__all__ = ["SPLITS", "Datalist", "PreparedCase", "PreparedTarget", "PreparedVolume", "read_datalist", "write_datalist"]
+__all__ = [
+    "SPLITS",
+    "Datalist",
+    "PreparedCase",
+    "PreparedTarget",
+    "PreparedVolume",
+    "read_datalist",
+    "summary_of",
+    "write_datalist",
+]
 
 SCHEMA_VERSION = 1
 SPLITS = ("training", "validation", "test")
@@ -146,6 +155,19 @@ def read_datalist(path: Path | str) -> Datalist:
         raise TableError(f"{path} does not follow the data list's schema: {error!r}. Prepare the data again.") from error
     _check(datalist)
     return datalist
+
+
+def summary_of(datalist: Datalist) -> str:
+    """One line: how many cases of how many patients each split has, and what is labelled on them."""
+    parts = {split: datalist.cases_of(split) for split in datalist.splits}
+    patients = {split: len({case.patient for case in cases}) for split, cases in parts.items()}
+    counts = [f"{len(cases)} cases of {patients[split]} patients for {split}" for split, cases in parts.items() if cases]
+    labels = {
+        "discs": sum(len(case.discs) for case in datalist.cases),
+        "canal points": sum(len(case.canals) for case in datalist.cases),
+        "label maps of bodies": sum(volume.bodies is not None for case in datalist.cases for volume in case.volumes),
+    }
+    return f"{datalist.study}: {', '.join(counts)}; {', '.join(f'{count} {what}' for what, count in labels.items())}"
 
 
 def _check(datalist: Datalist) -> None:

@@ -51,7 +51,7 @@ def test_help_imports_nothing_heavy_and_answers_within_a_second():
 
 
 def test_every_command_has_help(run):
-    parts = {"prepare": ("phantom", "lumbar_volumes", "midsagittal"), "weights": ("list", "verify", "record")}
+    parts = {"prepare": ("phantom", "lumbar_volumes", "midsagittal", "nifti"), "weights": ("list", "verify", "record")}
     for command in [*COMMANDS, *(f"{group} {part}" for group, names in parts.items() for part in names)]:
         result = run(*command.split(), "--help")
         assert result.exit_code == 0
