@@ -52,7 +52,7 @@ class CropSpec:
             column's own axes (`placement.py`).
         min_coverage: Share of the crop that must lie inside the scan.
         on_slice: In inference the centre is moved along the slice normal onto the nearest slice, where readers set their points.
-        find_lateral: In inference the distance to the side is corrected by what the scan shows (`foramina.py`).
+        at_foramen: In inference the crop is centred where the localiser saw the foramen; `offset_mm` serves where it saw none.
     """
 
     role: str
@@ -62,7 +62,7 @@ class CropSpec:
     offset_mm: Mapping[Level, Triple]
     min_coverage: float = 0.5
     on_slice: bool = False
-    find_lateral: bool = False
+    at_foramen: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> CropSpec:
@@ -82,7 +82,7 @@ class CropSpec:
                 offset_mm=offsets,
                 min_coverage=float(config.get("min_coverage", 0.5)),
                 on_slice=bool(config.get("on_slice", False)),
-                find_lateral=bool(config.get("find_lateral", False)),
+                at_foramen=bool(config.get("at_foramen", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(

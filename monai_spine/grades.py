@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from monai_spine.anatomy import Condition, Level, Severity, Side, Target
 from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to_slice
 from monai_spine.errors import AnatomyError, OutsideFieldOfViewError, WeightsError
-from monai_spine.foramina import foraminal_offset_mm, foraminal_shift_mm
 from monai_spine.geometry import Point
 from monai_spine.placement import ColumnFrame, column_frames
 
@@ -128,29 +127,23 @@ def grade_targets(
     frames = column_frames(levels)
     by_role = {str(role): tuple(blocks) for role, blocks in volumes.items()}
     missing = {str(role): why for role, why in (unread or {}).items()}
-    found = {condition: _with_found_offsets(grader, frames, by_role) for condition, grader in graders.items()}
-    grades = [_placed(target, frames, by_role, found.get(target.condition)) for target in targets]
-    grades = [_explained(grade, missing, found.get(grade.target.condition)) for grade in grades]
-    for condition, grader in found.items():
+    seen = {found.level: found.foramina_ras_mm for found in levels.levels}
+    grades = [_placed(target, frames, seen, by_role, graders.get(target.condition)) for target in targets]
+    grades = [_explained(grade, missing, graders.get(grade.target.condition)) for grade in grades]
+    for condition, grader in graders.items():
         waiting = [at for at, grade in enumerate(grades) if grade.target.condition is condition and grade.crop is not None]
-        seen = [_as_seen(grades[at], grader.spec) for at in waiting]
-        for at, probabilities in zip(waiting, grader.probabilities(seen), strict=True):
+        crops = [_as_seen(grades[at], grader.spec) for at in waiting]
+        for at, probabilities in zip(waiting, grader.probabilities(crops), strict=True):
             grades[at] = replace(grades[at], status="graded", reason=None, probabilities=probabilities)
     return tuple(grades)
 
 
-def _with_found_offsets(grader: Grader, frames: Mapping[Level, ColumnFrame], volumes: Mapping[str, Sequence[Volume]]) -> Grader:
-    """The grader with this patient's own distance to the side, where its bundle asks for it."""
-    spec = grader.spec
-    if not spec.find_lateral:
-        return grader
-    shift_mm = foraminal_shift_mm(volumes.get(spec.role, ()), frames, spec.offset_mm)
-    offsets = {level: foraminal_offset_mm(offset, shift_mm) for level, offset in spec.offset_mm.items()}
-    return replace(grader, spec=replace(spec, offset_mm=offsets))
-
-
 def _placed(
-    target: Target, frames: Mapping[Level, ColumnFrame], volumes: Mapping[str, Sequence[Volume]], grader: Grader | None
+    target: Target,
+    frames: Mapping[Level, ColumnFrame],
+    foramina: Mapping[Level, Mapping[Side, Point]],
+    volumes: Mapping[str, Sequence[Volume]],
+    grader: Grader | None,
 ) -> Grade:
     """The target with its crop and no grade yet, or with the reason why it gets none."""
     if grader is None:
@@ -160,7 +153,9 @@ def _placed(
         return Grade(target, "not_assessable", reason=f"the study has no {_series_label(role)} series")
     if frame is None or target.level not in grader.spec.offset_mm:
         return Grade(target, "not_assessable", reason=f"{target.level.label}, or the canal beside it, was not found")
-    return _cropped(target, frame.point(grader.spec.offset_mm[target.level], target.side), volumes[role], grader.spec)
+    seen = foramina[target.level].get(target.side) if grader.spec.at_foramen and target.side is not None else None
+    expected = frame.point(grader.spec.offset_mm[target.level], target.side)
+    return _cropped(target, seen or expected, volumes[role], grader.spec)
 
 
 def _explained(grade: Grade, unread: Mapping[str, str], grader: Grader | None) -> Grade:

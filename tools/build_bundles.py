@@ -89,7 +89,7 @@ class GradingBundle:
             "shape": self.shape,
             "mirror_right": self.has_side,
             "on_slice": self.role == "axial_t2",
-            "find_lateral": self.condition is Condition.NEURAL_FORAMINAL_NARROWING,
+            "at_foramen": self.condition is Condition.NEURAL_FORAMINAL_NARROWING,
             "min_coverage": 0.5,
             "offset_mm": {level.label: offset for level, offset in self.offset_mm.items()},
         }

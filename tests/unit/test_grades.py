@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -141,3 +141,16 @@ def test_outputs_that_are_no_probabilities_are_refused() -> None:
 def test_the_milder_of_two_equal_severities_is_taken() -> None:
     grade = Grade(TARGETS[0], "graded", probabilities=(0.2, 0.4, 0.4))
     assert grade.severity is Severity.MODERATE
+
+
+@pytest.mark.parametrize("at_foramen", [True, False])
+def test_a_foramen_that_was_seen_is_the_middle_of_its_crop(at_foramen: bool) -> None:
+    moved = replace(LEVELS_FOUND.levels[2], foramina_ras_mm={Side.LEFT: (-21.0, -30.0, 4.0)})
+    found = replace(LEVELS_FOUND, levels=(*LEVELS_FOUND.levels[:2], moved, *LEVELS_FOUND.levels[3:]))
+    ready = graders()
+    foraminal = ready[Condition.NEURAL_FORAMINAL_NARROWING]
+    ready[foraminal.condition] = replace(foraminal, spec=replace(foraminal.spec, at_foramen=at_foramen))
+    targets = [target for target in TARGETS if target.condition is foraminal.condition and target.level is moved.level]
+    left, right = (grade.point_ras_mm for grade in grade_targets(targets, found, volumes(*ALL), ready))
+    assert (left == (-21.0, -30.0, 4.0)) is at_foramen
+    assert right == pytest.approx(np.add(moved.canal_ras_mm, (15.0, 0.0, 0.0)), abs=1.5)
