@@ -63,9 +63,11 @@ def experiment(folder: Path, name: str) -> Path:
 
 def test_without_phantom_nothing_has_seen_it(tmp_path: Path) -> None:
     plain = training_command(experiment(tmp_path, "fold_0"), "namer", how())
-    assert "'phantom'" in plain[plain.index("--dataset_dir") + 1] and "--pretrained" in plain
+    assert "'phantom'" in plain[plain.index("--dataset_dir") + 1]
+    assert "--pretrained" in plain
     without = training_command(experiment(tmp_path, "fold_0_without_phantom"), "namer", how())
-    assert "'phantom'" not in without[without.index("--dataset_dir") + 1] and "--pretrained" not in without
+    assert "'phantom'" not in without[without.index("--dataset_dir") + 1]
+    assert "--pretrained" not in without
 
 
 @pytest.mark.parametrize("kind", BUNDLES)

@@ -22,13 +22,15 @@ def test_what_is_too_sure_becomes_as_sure_as_it_is_right() -> None:
     assert found.slope == pytest.approx(0.5, abs=0.1)
     corrected = found(said[half:])
     sure = corrected > 0.9
-    assert abs(corrected[sure].mean() - right[half:][sure].mean()) < 0.02 < abs(said[half:][sure].mean() - right[half:][sure].mean())
+    observed = right[half:][sure].mean()
+    assert abs(corrected[sure].mean() - observed) < 0.02 < abs(said[half:][sure].mean() - observed)
 
 
 def test_the_order_stays_and_the_ends_are_finite() -> None:
     corrected = Calibration(0.4, -0.3)(np.array([0.0, 0.2, 0.7, 1.0]))
     assert (np.diff(corrected) > 0).all()
-    assert 0 < corrected[0] and corrected[-1] < 1
+    assert corrected[0] > 0
+    assert corrected[-1] < 1
 
 
 def test_uncorrected_is_what_was_said() -> None:
