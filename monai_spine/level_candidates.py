@@ -29,12 +29,14 @@ class LocalizerMaps:
         canals: (6, i, j, k), T12/L1 … L5/S1.
         bodies: (6, i, j, k), L1 … L5, S1.
         affine: 4 × 4, voxel centre (i, j, k) to RAS+ mm.
+        scan: Affine and voxels of the scan, where the maps' grid is not the scan's own; None: it ends where they end.
     """
 
     discs: Maps
     canals: Maps
     bodies: Maps
     affine: Affine
+    scan: tuple[Affine, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class Candidate:
     Attributes:
         point_ras_mm: Its centre, finer than a voxel.
         evidence: For each level of `DISCS`, the probability seen there, 0 to 1.
+        below: For each level, the probability that one step further down lies the next one, below L5/S1 the sacrum. None where
+            that place was not looked at, or lies outside the scan.
     """
 
     point_ras_mm: Point
     evidence: tuple[float, ...]
+    below: tuple[float, ...] | None = None
 
 
 def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int = 16) -> tuple[Candidate, ...]:

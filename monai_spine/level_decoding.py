@@ -1,4 +1,4 @@
-"""From the localiser's maps to the column: names, points, confidences, flags and the label map of the bodies."""
+"""From the localiser's maps to the column: names, points, confidences, doubts and the label map of the bodies."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import DISCS, LEVELS, Vertebra
+from monai_spine.anatomy import DISCS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point, apply_affine, spacing_of
 from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, maximum_around, peak_near
-from monai_spine.level_doubts import column_doubts
+from monai_spine.level_doubts import SURE, Doubt, canal_doubt, column_doubts, name_doubts, sacrum_doubts
 from monai_spine.level_sequence import STANDARD_PRIOR, ColumnPrior, Numbering, number_column
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 
-__all__ = ["SURE", "decode_levels"]
+__all__ = ["decode_levels"]
 
 Floats = npt.NDArray[np.float64]
 
-SURE = 0.5
-"""Confidence below which a level is flagged `low_confidence`."""
-
-_AMBIGUOUS = 0.2
 _FEWEST_LEVELS = 2
 _SURELY_A_DISC = 0.8  # of any name: brains and noise reached it at one place at most, lumbar scans at four and more
 _REFINE_REACH_MM = 10.0
@@ -83,8 +79,11 @@ def decode_levels(
     points = {level: _refined(maps.discs[level], candidate, maps.affine) for level, candidate in named.items()}
     levels = tuple(_level_point(maps, numbering, points, level, series_instance_uid) for level in sorted(points))
     bodies, vertebrae = _bodies(maps, points, {level: _confidence(numbering, level) for level in points})
+    affine, shape = maps.scan or (maps.affine, maps.discs.shape[1:])
+    lowest = levels[-1]
+    sacrum = sacrum_doubts(lowest.level, lowest.confidence, lowest.disc_ras_mm, affine=affine, shape=shape)
     doubts = column_doubts([named[level].evidence for level in sorted(named)], sorted(named))
-    return Levels(levels, vertebrae, (*_column_flags(levels), *doubts), bodies)
+    return Levels(levels, vertebrae, (*sacrum, *doubts), bodies)
 
 
 def _refined(channel: npt.NDArray[np.float32], candidate: Candidate, affine: Affine) -> Floats:
@@ -107,27 +106,10 @@ def _is_sure(numbering: Numbering, level: int) -> bool:
 def _level_point(
     maps: LocalizerMaps, numbering: Numbering, points: Mapping[int, Floats], level: int, uid: str | None
 ) -> LevelPoint:
-    confidence = _confidence(numbering, level)
-    others = float(numbering.probability[numbering.assigned[level]].sum()) - confidence
-    canal = _canal(maps, points, level)
-    doubts = {
-        "low_confidence": confidence < SURE,
-        "numbering_ambiguous": others > _AMBIGUOUS,
-        "canal_not_seen": canal is None,
-    }
-    flags = tuple(flag for flag, raised in doubts.items() if raised)
-    return LevelPoint(DISCS[level], _as_point(points[level]), canal, round(confidence, 4), uid, flags)
-
-
-def _column_flags(levels: tuple[LevelPoint, ...]) -> tuple[str, ...]:
-    flags = []
-    if not any(found.level is LEVELS[-1] for found in levels):
-        flags.append("sacrum_not_seen")
-    if any("numbering_ambiguous" in found.flags for found in levels):
-        flags.append("numbering_ambiguous")
-    if any("low_confidence" in found.flags for found in levels if found.level in LEVELS):
-        flags.append("low_confidence")
-    return tuple(flags)
+    canal, unseen = _canal(maps, points, level)
+    doubts = (*name_doubts(DISCS[level], numbering.probability[numbering.assigned[level]]), *unseen)
+    confidence = round(_confidence(numbering, level), 4)
+    return LevelPoint(DISCS[level], _as_point(points[level]), canal, confidence, uid, doubts)
 
 
 def _down(points: Mapping[int, Floats], level: int) -> Floats:
@@ -137,8 +119,8 @@ def _down(points: Mapping[int, Floats], level: int) -> Floats:
     return np.asarray(step / np.linalg.norm(step))
 
 
-def _canal(maps: LocalizerMaps, points: Mapping[int, Floats], level: int) -> Point | None:
-    """The canal behind a disc: where the level's own map peaks there, else where any level's does."""
+def _canal(maps: LocalizerMaps, points: Mapping[int, Floats], level: int) -> tuple[Point | None, tuple[Doubt, ...]]:
+    """The canal behind a disc: where the level's own map peaks there, else where any level's does; or None, and why."""
     back = np.cross(_down(points, level), [1.0, 0.0, 0.0])
     back = back / np.linalg.norm(back) * (-1 if back[1] > 0 else 1)
     expected = _as_point(points[level] + _CANAL_BEHIND_DISC_MM * back)
@@ -146,8 +128,8 @@ def _canal(maps: LocalizerMaps, points: Mapping[int, Floats], level: int) -> Poi
         point, value = peak_near(channel, maps.affine, around_ras_mm=expected, reach_mm=_CANAL_REACH_MM)
         below = float((point - points[level]) @ _down(points, level))
         if value >= _CANAL_THRESHOLD and abs(below) < _CANAL_LEVEL_MM:
-            return _as_point(point - _TOWARDS_DISC * below * _down(points, level))
-    return None
+            return _as_point(point - _TOWARDS_DISC * below * _down(points, level)), ()
+    return None, (canal_doubt(DISCS[level], value, needed=_CANAL_THRESHOLD, below_mm=below),)
 
 
 def _body_between(maps: LocalizerMaps, upper: Candidate, lower: Candidate) -> list[float]:

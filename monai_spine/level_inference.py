@@ -18,6 +18,7 @@ from monai_spine.level_decoding import decode_levels
 from monai_spine.level_names import LevelNamer
 from monai_spine.level_refinement import LevelRefiner
 from monai_spine.level_sequence import NAMED_PRIOR
+from monai_spine.level_slices import on_slices
 from monai_spine.levels import Levels
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
@@ -52,7 +53,8 @@ def maps_of(probabilities: npt.ArrayLike, affine: npt.ArrayLike, *, scan: Scan |
         inside = _inside(grid, array.shape[1:], scan)
         whole, array = array, np.zeros_like(array)
         array[:, inside[0], inside[1], inside[2]] = whole[:, inside[0], inside[1], inside[2]]
-    return LocalizerMaps(**{name: array[part] for name, part in CHANNELS.items()}, affine=grid)
+    scan_grid = None if scan is None else (np.asarray(scan[0], float), tuple(scan[1]))
+    return LocalizerMaps(**{name: array[part] for name, part in CHANNELS.items()}, affine=grid, scan=scan_grid)
 
 
 def scan_of(image: MetaTensor) -> Scan | None:
@@ -136,9 +138,9 @@ def named_levels(maps: LocalizerMaps, volume: Volume, namer: LevelNamer | None =
     """
     uid = volume.series_instance_uid
     if namer is None:
-        return decode_levels(maps, series_instance_uid=uid, source=source)
+        return on_slices(decode_levels(maps, series_instance_uid=uid, source=source), volume)
     candidates = namer(volume, find_candidates(maps))
-    return decode_levels(maps, candidates, series_instance_uid=uid, prior=NAMED_PRIOR, source=source)
+    return on_slices(decode_levels(maps, candidates, series_instance_uid=uid, prior=NAMED_PRIOR, source=source), volume)
 
 
 def _inside(affine: Affine, shape: tuple[int, ...], scan: Scan) -> tuple[slice, slice, slice]:

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from monai_spine.anatomy import Side, Vertebra
+from monai_spine.anatomy import LEVELS, Side, Vertebra
 from monai_spine.crops import read_block, resample_block
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, lies_inside, spacing_of, to_ras_axes
 from monai_spine.level_candidates import peak_near
+from monai_spine.level_doubts import CANAL_NOT_SEEN, canal_doubt
+from monai_spine.level_slices import on_slices
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 from monai_spine.sampling import sample_linear
 from monai_spine.volume import Volume
@@ -165,7 +167,7 @@ class LevelRefiner:
     def __call__(self, volume: Volume, levels: Levels) -> Levels:
         """Replace the points by better ones, and the bodies by a mask on the scan's own grid (in its plane at most 1 mm fine).
 
-        A point that the finer look does not show stays where it was. Names, confidences and flags stay, but for
+        A point that the finer look does not show stays where it was. Names, confidences and doubts stay, but for
         `canal_not_seen`, which is decided anew.
         """
         batch, affines = cut_blocks(volume, levels, self.block, self.preprocessing)
@@ -192,24 +194,27 @@ def refine_levels(volume: Volume, levels: Levels, *, affines: Sequence[Affine], 
     for look in looks:
         bodies.add(look)
     confidence = {look.level.level: look.level.confidence for look in looks}
-    return replace(
+    refined = replace(
         levels,
         levels=tuple(_refined(look, volume) for look in looks),
         vertebrae=bodies.vertebrae(confidence),
         bodies=bodies.map(),
     )
+    return on_slices(refined, volume)
 
 
 def _refined(look: _Look, volume: Volume) -> LevelPoint:
     found, seen = look.level, locate(look.maps, look.affine, look.level.disc_ras_mm)
     canal = _within(volume, seen.canal) or found.canal_ras_mm
-    flags = tuple(flag for flag in found.flags if flag != "canal_not_seen")
+    doubts = tuple(doubt for doubt in found.doubts if doubt.flag != CANAL_NOT_SEEN)
     return replace(
         found,
         disc_ras_mm=_within(volume, seen.disc) or found.disc_ras_mm,
         canal_ras_mm=canal,
-        foramina_ras_mm={side: place for side, place in seen.foramina.items() if _is_within(volume, place)},
-        flags=flags if canal else (*flags, "canal_not_seen"),
+        foramina_ras_mm={
+            side: place for side, place in seen.foramina.items() if found.level in LEVELS and _is_within(volume, place)
+        },
+        doubts=doubts if canal else (*doubts, canal_doubt(found.level, seen.canal_strength, needed=_SEEN)),
     )
 
 
@@ -234,11 +239,13 @@ class Located:
         disc: Its centre.
         canal: Centre of the canal behind it.
         foramina: Of each side of the patient, the foramen above the disc's height.
+        canal_strength: Probability at the strongest place near where the canal is expected, seen or not.
     """
 
     disc: Point | None
     canal: Point | None
     foramina: Mapping[Side, Point]
+    canal_strength: float = 0.0
 
 
 def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> Located:
@@ -250,22 +257,22 @@ def locate(maps: Maps, affine: Affine, disc_ras_mm: Point) -> Located:
         disc_ras_mm: Where the disc was thought to be.
     """
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    disc = _peak(maps[_DISC], affine, np.asarray(disc_ras_mm))
+    disc, _ = _peak(maps[_DISC], affine, np.asarray(disc_ras_mm))
     expected = np.asarray(disc or disc_ras_mm) - _CANAL_MM * axes[:, 1]
-    canal = _peak(maps[_CANAL], affine, expected)
+    canal, strength = _peak(maps[_CANAL], affine, expected)
     outwards, front, up = _FORAMEN_MM
     foramina = {}
     for side, sign in ((Side.LEFT, -1), (Side.RIGHT, 1)):
-        place = _peak(maps[_FORAMINA], affine, np.asarray(canal or expected) + axes @ np.array([sign * outwards, front, up]))
+        place, _ = _peak(maps[_FORAMINA], affine, np.asarray(canal or expected) + axes @ np.array([sign * outwards, front, up]))
         if place is not None:
             foramina[side] = place
-    return Located(disc, canal, foramina)
+    return Located(disc, canal, foramina, strength)
 
 
-def _peak(channel: npt.NDArray[np.float32], affine: Affine, expected: Floats) -> Point | None:
-    """The strongest place near the expected one, if it is strong enough to have been seen."""
+def _peak(channel: npt.NDArray[np.float32], affine: Affine, expected: Floats) -> tuple[Point | None, float]:
+    """The strongest place near the expected one, None if it is too weak to have been seen, and its strength."""
     place, strength = peak_near(channel, affine, around_ras_mm=_triple(expected), reach_mm=_REACH_MM)
-    return _triple(place) if strength >= _SEEN else None
+    return _triple(place) if strength >= _SEEN else None, strength
 
 
 @dataclass

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from monai_spine.anatomy import Level, Side, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
+from monai_spine.level_doubts import Doubt, column_flags
 from monai_spine.volume import Volume
 
 if TYPE_CHECKING:
     from monai_spine.level_inference import LevelLocalizer
 
-__all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "VertebraPoint", "localize_levels"]
+__all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "SagittalSlice", "VertebraPoint", "localize_levels"]
 
 BODY_VALUES: dict[Vertebra, int] = {
     Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6, Vertebra.T12: 7,
@@ -35,9 +36,11 @@ class LevelPoint:
         canal_ras_mm: Centre of the canal at the disc's height; None where it was not seen (flag `canal_not_seen`).
         confidence: Probability that a disc is here and bears this name, 0 to 1.
         series_instance_uid: The series that it was found on.
-        foramina_ras_mm: Of each side of the patient, the neural foramen where it was seen: at the height of the exiting root, some
-            millimetres above the disc. Empty for T12/L1, which is not graded.
-        flags: What is doubtful: `low_confidence`, `numbering_ambiguous`, `canal_not_seen`.
+        foramina_ras_mm: Of each side of the patient, the neural foramen where it was seen: at the height of the exiting root,
+            some millimetres above the disc. Empty for T12/L1, which is not graded.
+        doubts: `low_confidence`, `numbering_ambiguous`, `canal_not_seen`, each with what was seen.
+        slices: The sagittal slice of `canal`, `left_foramen` and `right_foramen`, of those that were seen, on the scan that the
+            level was found on; empty where the points were not found on a scan.
     """
 
     level: Level
@@ -45,8 +48,33 @@ class LevelPoint:
     canal_ras_mm: Point | None
     confidence: float
     series_instance_uid: str | None = None
-    flags: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     foramina_ras_mm: Mapping[Side, Point] = field(default_factory=dict, hash=False)
+    slices: Mapping[str, SagittalSlice] = field(default_factory=dict, hash=False)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is doubtful, in a word each."""
+        return tuple(doubt.flag for doubt in self.doubts)
+
+    @property
+    def slice_points(self) -> dict[str, Point]:
+        """The points that have a sagittal slice: `canal`, `left_foramen`, `right_foramen`, of those that were seen."""
+        canal = {} if self.canal_ras_mm is None else {"canal": self.canal_ras_mm}
+        return canal | {f"{side.value}_foramen": self.foramina_ras_mm[side] for side in Side if side in self.foramina_ras_mm}
+
+
+@dataclass(frozen=True)
+class SagittalSlice:
+    """One slice of a sagittal scan, counted in the patient and not in files.
+
+    Attributes:
+        number: 0 is the outermost slice on the patient's right; it grows towards the left.
+        sop_instance_uid: Of the slice, where the scan came from DICOM.
+    """
+
+    number: int
+    sop_instance_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,15 +106,25 @@ class Levels:
     Attributes:
         levels: From the head down.
         vertebrae: From the head down.
-        flags: What is doubtful about the column as a whole: `sacrum_not_seen`, `numbering_ambiguous`, `low_confidence`,
-            `possible_transitional_anatomy`, `out_of_order`.
+        column_doubts: What is doubtful about the column as a whole: `sacrum_not_seen`, `possible_transitional_anatomy`,
+            `out_of_order`, each with what was seen.
         bodies: Label map of the vertebral bodies, or None.
     """
 
     levels: tuple[LevelPoint, ...]
     vertebrae: tuple[VertebraPoint, ...]
-    flags: tuple[str, ...] = ()
+    column_doubts: tuple[Doubt, ...] = ()
     bodies: BodyMap | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """The column's doubts, then those of each level."""
+        return (*self.column_doubts, *(doubt for found in self.levels for doubt in found.doubts))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is doubtful about the column, in a word each: its own doubts, and those of its names."""
+        return column_flags(self.doubts)
 
     def point_of(self, level: Level) -> LevelPoint | None:
         """The entry of one level, or None if it was not found."""

@@ -13,6 +13,7 @@ import numpy as np
 from monai_spine import __version__
 from monai_spine.anatomy import Severity, Target
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine
+from monai_spine.level_slices import slices_json
 
 if TYPE_CHECKING:
     from monai_spine.grades import Grade
@@ -77,6 +78,7 @@ class StudyResult:
             "vertebrae": [self._vertebra_json(vertebra) for vertebra in self.levels.vertebrae],
             "grades": [self._grade_json(grade) for grade in self.grades],
             "flags": list(dict.fromkeys((*self.flags, *self.levels.flags))),
+            "doubts": [doubt.to_json() for doubt in self.levels.doubts],
             "provenance": {"versions": {}, "bundles": [], "settings": {}, **self.provenance, "notice": self.notice},
         }
 
@@ -86,10 +88,18 @@ class StudyResult:
             "level": level.level.label,
             **self._point_json(level.disc_ras_mm),
             **canal,
+            **self._foramina_json(level),
+            **({} if self.picture_affine is not None else slices_json(level)),
             "confidence": round(float(level.confidence), 6),
             "series_instance_uid": level.series_instance_uid,
             "flags": list(level.flags),
         }
+
+    def _foramina_json(self, level: LevelPoint) -> dict[str, Any]:
+        """Both foramina, or the one that was seen, under one name."""
+        entries = {side.value: self._point_json(point, "foramina") for side, point in level.foramina_ras_mm.items()}
+        names = dict.fromkeys(name for entry in entries.values() for name in entry)
+        return {name: {side: entry[name] for side, entry in entries.items()} for name in names}
 
     def _vertebra_json(self, vertebra: VertebraPoint) -> dict[str, Any]:
         point = self._point_json(vertebra.point_ras_mm)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_spine.anatomy import Level, Vertebra
+from monai_spine.anatomy import Level, Side, Vertebra
 from monai_spine.errors import AnatomyError, TableError
 from monai_spine.geometry import Point
+from monai_spine.level_doubts import Doubt
+from monai_spine.level_slices import slices_from_json, slices_json
 from monai_spine.levels import LevelPoint, Levels, VertebraPoint
 
 __all__ = ["NOTHING_FOUND", "levels_path", "read_levels", "write_levels"]
@@ -47,25 +49,28 @@ def read_levels(path: Path) -> Levels | None:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        levels = tuple(_level(entry) for entry in document["levels"])
+        doubts = [_doubt(entry) for entry in document["doubts"]]
+        levels = tuple(_level(entry, doubts) for entry in document["levels"])
         vertebrae = tuple(_vertebra(entry) for entry in document["vertebrae"])
-        flags = tuple(str(flag) for flag in document["flags"])
+        is_nothing = NOTHING_FOUND in document["flags"]
     except (OSError, AnatomyError, KeyError, TypeError, ValueError) as error:
         raise TableError(
             f"{path} cannot be read as levels ({type(error).__name__}: {error}). Write it again with the localiser's bundle."
         ) from error
-    return None if NOTHING_FOUND in flags else Levels(levels, vertebrae, flags)
+    return None if is_nothing else Levels(levels, vertebrae, tuple(doubt for doubt in doubts if doubt.level is None))
 
 
 def _document(levels: Levels | None) -> dict[str, Any]:
     if levels is None:
-        return {"levels": [], "vertebrae": [], "flags": [NOTHING_FOUND]}
+        return {"levels": [], "vertebrae": [], "flags": [NOTHING_FOUND], "doubts": []}
     return {
         "levels": [
             {
                 "level": found.level.label,
                 "point_ras_mm": list(found.disc_ras_mm),
                 "canal_ras_mm": None if found.canal_ras_mm is None else list(found.canal_ras_mm),
+                "foramina_ras_mm": {side.value: list(point) for side, point in found.foramina_ras_mm.items()},
+                **slices_json(found),
                 "confidence": found.confidence,
                 "flags": list(found.flags),
             }
@@ -76,18 +81,26 @@ def _document(levels: Levels | None) -> dict[str, Any]:
             for body in levels.vertebrae
         ],
         "flags": list(levels.flags),
+        "doubts": [doubt.to_json() for doubt in levels.doubts],
     }
 
 
-def _level(entry: Mapping[str, Any]) -> LevelPoint:
-    canal = entry["canal_ras_mm"]
+def _level(entry: Mapping[str, Any], doubts: Sequence[Doubt]) -> LevelPoint:
+    level, canal = Level.parse(entry["level"]), entry["canal_ras_mm"]
     return LevelPoint(
-        level=Level.parse(entry["level"]),
+        level=level,
         disc_ras_mm=_point(entry["point_ras_mm"]),
         canal_ras_mm=None if canal is None else _point(canal),
         confidence=float(entry["confidence"]),
-        flags=tuple(str(flag) for flag in entry["flags"]),
+        doubts=tuple(doubt for doubt in doubts if doubt.level is level),
+        foramina_ras_mm={Side.parse(side): _point(point) for side, point in entry["foramina_ras_mm"].items()},
+        slices=slices_from_json(entry),
     )
+
+
+def _doubt(entry: Mapping[str, Any]) -> Doubt:
+    level = entry["level"]
+    return Doubt(str(entry["flag"]), str(entry["seen"]), None if level is None else Level.parse(level))
 
 
 def _vertebra(entry: Mapping[str, Any]) -> VertebraPoint:

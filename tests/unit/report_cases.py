@@ -11,6 +11,8 @@ from monai_spine.anatomy import DISCS, LEVELS, TARGETS, Condition, Side, Target,
 from monai_spine.crops import Crop
 from monai_spine.geometry import Point, affine_from_spacing, apply_affine, invert_affine
 from monai_spine.grades import Grade
+from monai_spine.level_doubts import Doubt
+from monai_spine.level_slices import on_slices
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
 from monai_spine.report.images import ReportImages, crops_of
 from monai_spine.result import RESEARCH_NOTICE, StudyResult
@@ -32,6 +34,11 @@ def disc_point(index: int) -> Point:
 def canal_point(index: int) -> Point:
     r, a, s = disc_point(index)
     return r, a - 25.0, s
+
+
+def foramen_point(index: int, side: Side) -> Point:
+    r, a, s = canal_point(index)
+    return r + (-17.0 if side is Side.LEFT else 17.0), a + 5.0, s + 8.0
 
 
 @cache
@@ -71,8 +78,9 @@ def body_map() -> BodyMap:
 def case_levels() -> Levels:
     points = tuple(
         LevelPoint(level=level, disc_ras_mm=disc_point(index), canal_ras_mm=canal_point(index),
-                   confidence=0.97 - 0.1 * abs(index), series_instance_uid=UIDS[Role.SAGITTAL_T2],
-                   flags=("low_confidence",) if index == 4 else ())
+                   confidence=0.97 - 0.13 * abs(index), series_instance_uid=UIDS[Role.SAGITTAL_T2],
+                   doubts=(Doubt("low_confidence", "0.45", level),) if index == 4 else (),
+                   foramina_ras_mm={side: foramen_point(index, side) for side in Side if index >= 0})
         for index, level in enumerate(DISCS, start=-1)
     )  # fmt: skip
     vertebrae = tuple(
@@ -83,7 +91,8 @@ def case_levels() -> Levels:
         )
         for index, level in enumerate(DISCS, start=-1)
     )
-    return Levels(levels=points, vertebrae=vertebrae, flags=("sacrum_not_seen",), bodies=body_map())
+    doubt = Doubt("sacrum_not_seen", "L5/S1 was named with a confidence of 0.45 only")
+    return on_slices(Levels(points, vertebrae, (doubt,), body_map()), drawn_volume())
 
 
 def drawn_crop(volume: Volume, center_ras_mm: Point, *, axial: bool = False) -> Crop:

@@ -17,7 +17,8 @@ from tiny_bundles import BLOCK, DrawnLevel, write_bundles
 from monai_spine.anatomy import DISCS, Level, Side, Vertebra
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis, invert_affine, spacing_of, to_ras_axes
-from monai_spine.level_refinement import DiscBlock, LevelRefiner, Located, block_affine, column_direction, locate, refine_levels
+from monai_spine.level_doubts import Doubt
+from monai_spine.level_refinement import DiscBlock, LevelRefiner, block_affine, column_direction, locate, refine_levels
 from monai_spine.levels import BODY_VALUES, LevelPoint, Levels
 from monai_spine.models import REFINER
 from monai_spine.volume import Volume
@@ -26,6 +27,7 @@ from monai_spine.weights import Bundle, find_bundle
 CROP = DiscBlock.from_config(BLOCK)
 SHAPE = (16, 90, 280)
 AFFINE = affine_from_spacing((4.0, 1.0, 1.0), center_ras_mm=(2.0, -10.0, 5.0), shape=SHAPE)
+SACRUM = Doubt("sacrum_not_seen", "L5/S1 was named with a confidence of 0.31 only")
 CENTRES = np.array([[2.0, -4.0 + 0.1 * step, 92.0 - 36.0 * step] for step in range(6)])
 
 
@@ -34,8 +36,8 @@ def column(levels: tuple[Level, ...] = DISCS, *, aside_mm: tuple[float, float, f
     found = {
         level: tuple(float(value) for value in np.add(centre, aside_mm)) for level, centre in zip(DISCS, CENTRES, strict=True)
     }
-    points = tuple(LevelPoint(level, found[level], None, 0.9, "1.2", ("canal_not_seen",)) for level in levels)
-    return Levels(points, vertebrae=(), flags=("sacrum_not_seen",))
+    points = tuple(LevelPoint(level, found[level], None, 0.9, "1.2", (Doubt("canal_not_seen", "", level),)) for level in levels)
+    return Levels(points, (), (SACRUM,))
 
 
 def bright_volume() -> Volume:
@@ -147,25 +149,35 @@ def test_points_move_to_where_they_are_seen(bundle) -> None:
         np.testing.assert_allclose(found.canal_ras_mm - centre, [0.0, 3.0 - 24.0, -4.0], atol=0.7)
 
 
-def test_names_confidences_and_flags_stay_but_for_a_canal_that_is_seen_now(drawn) -> None:
+def test_names_confidences_and_doubts_stay_but_for_a_canal_that_is_seen_now(drawn) -> None:
     before = column()
     levels = drawn(bright_volume(), before)
     assert [(one.level, one.confidence, one.series_instance_uid) for one in levels.levels] == [
         (level, 0.9, "1.2") for level in DISCS
     ]
-    assert {one.flags for one in levels.levels} == {()}
-    assert levels.flags == ("sacrum_not_seen",)
-    doubtful = replace(before.levels[0], flags=("low_confidence", "canal_not_seen"))
-    assert drawn(bright_volume(), replace(before, levels=(doubtful, *before.levels[1:]))).levels[0].flags == ("low_confidence",)
+    assert levels.doubts == (SACRUM,)
+    unsure = Doubt("low_confidence", "0.41", DISCS[0])
+    doubtful = replace(before.levels[0], doubts=(unsure, *before.levels[0].doubts))
+    assert drawn(bright_volume(), replace(before, levels=(doubtful, *before.levels[1:]))).levels[0].doubts == (unsure,)
+
+
+def test_a_canal_that_is_not_seen_is_said_with_its_strongest_place(bundle) -> None:
+    faint = LevelRefiner(bundle, network=lambda image: DrawnLevel()(image).clamp(max=-2.0))
+    found = faint(bright_volume(), column()).levels[3]
+    assert found.canal_ras_mm is None
+    (doubt,) = found.doubts
+    assert (doubt.flag, doubt.level) == ("canal_not_seen", DISCS[3])
+    assert doubt.seen == "0.12 at the strongest place near where it should be, less than 0.2"
 
 
 def test_a_point_that_is_not_seen_stays_where_it_was(bundle) -> None:
     blind = LevelRefiner(bundle, network=lambda image: torch.full((len(image), 5, *image.shape[2:]), -9.0))
     levels = column()
-    canal = replace(levels.levels[2], canal_ras_mm=(2.0, -28.0, 20.0), flags=())
+    canal = replace(levels.levels[2], canal_ras_mm=(2.0, -28.0, 20.0), doubts=())
     found = blind(bright_volume(), replace(levels, levels=(*levels.levels[:2], canal, *levels.levels[3:])))
-    assert found.levels[0] == levels.levels[0]
-    assert found.levels[2] == canal
+    assert found.levels[0].disc_ras_mm == levels.levels[0].disc_ras_mm
+    assert found.levels[0].flags == ("canal_not_seen",)
+    assert found.levels[2] == replace(canal, slices=found.levels[2].slices)
     assert found.vertebrae == ()
     assert not found.bodies.array.any()
 
@@ -182,7 +194,8 @@ def test_points_stay_on_the_slice_of_a_scan_of_one_slice(bundle) -> None:
 def test_a_point_beyond_reach_is_not_taken_for_the_disc() -> None:
     affine = block_affine(AFFINE, CENTRES[2], np.array([0.0, 0.0, 1.0]), CROP)
     maps = maps_of(DrawnLevel((0.0, 0.0, 20.0)))
-    assert locate(maps, affine, tuple(CENTRES[2])) == Located(None, None, {})
+    found = locate(maps, affine, tuple(CENTRES[2]))
+    assert (found.disc, found.canal, found.foramina) == (None, None, {})
 
 
 @pytest.mark.parametrize("turned_deg", [-20.0, 0.0, 20.0])
@@ -207,8 +220,11 @@ def test_a_foramen_that_is_not_seen_is_not_given(side: Side) -> None:
     assert set(locate(maps, affine, tuple(CENTRES[2])).foramina) == {side.mirrored}
 
 
-def test_foramina_go_with_their_levels(drawn) -> None:
-    for found, centre in zip(drawn(bright_volume(), column()).levels, CENTRES, strict=True):
+def test_foramina_go_with_the_levels_that_are_graded(drawn) -> None:
+    levels = drawn(bright_volume(), column()).levels
+    assert levels[0].level is Level.T12_L1
+    assert levels[0].foramina_ras_mm == {}
+    for found, centre in zip(levels[1:], CENTRES[1:], strict=True):
         for side, outwards in ((Side.LEFT, -17.0), (Side.RIGHT, 17.0)):
             np.testing.assert_allclose(found.foramina_ras_mm[side] - centre, [outwards, -19.0, 8.0], atol=1.5)
 
@@ -217,7 +233,7 @@ def test_a_foramen_outside_the_scan_is_not_given(drawn) -> None:
     whole, affine = bright_volume(), AFFINE.copy()
     affine[:3, 3] = apply_affine(AFFINE, (7, 0, 0))
     right_half = replace(whole, array=whole.array[7:], affine=affine)
-    assert [set(found.foramina_ras_mm) for found in drawn(right_half, column()).levels] == 6 * [{Side.RIGHT}]
+    assert [set(found.foramina_ras_mm) for found in drawn(right_half, column()).levels[1:]] == 5 * [{Side.RIGHT}]
 
 
 def test_bodies_bear_the_names_that_their_discs_give_them(drawn) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from monai_spine.anatomy import DISCS, LEVELS, Level, Vertebra
 from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis, invert_affine
 from monai_spine.level_candidates import LocalizerMaps, find_candidates
-from monai_spine.level_decoding import SURE, decode_levels
+from monai_spine.level_decoding import decode_levels
+from monai_spine.level_doubts import SURE, Doubt
 from monai_spine.level_inference import LevelLocalizer, maps_of
 from monai_spine.levels import localize_levels
 from monai_spine.training.localizer_transforms import heatmaps
@@ -25,6 +27,7 @@ CENTRES = np.array([[3.0, -5.0 + 6 * np.cos(step - 3), 95.0 - 35.0 * step] for s
 _DOWN = np.gradient(CENTRES, axis=0) / np.linalg.norm(np.gradient(CENTRES, axis=0), axis=1, keepdims=True)
 CANALS = CENTRES + 22.0 * np.cross([1.0, 0.0, 0.0], _DOWN) * np.sign(_DOWN[:, 2:])
 """Behind each disc at its own height: square to the column there."""
+LESS_20_MM = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 10], [0, 0, 0, 1]])
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
@@ -83,6 +86,29 @@ def test_what_is_not_seen_is_absent_and_the_missing_sacrum_is_said():
     levels = decode_levels(maps_with(drawn(CENTRES, [0.9, 0.9, 0.9, 0.9, 0.9, 0.0])))
     assert [found.level for found in levels.levels] == list(DISCS[:5])
     assert "sacrum_not_seen" in levels.flags
+    above_mm = CENTRES[4, 2] - (AFFINE[2, 3] - 1.0)
+    seen = f"the lowest disc that was named is L4/L5, {above_mm:.0f} mm above the scan's lower end"
+    assert levels.column_doubts == (Doubt("sacrum_not_seen", seen),)
+
+
+def test_how_much_is_left_below_counts_to_the_end_of_the_scan_and_not_of_the_grid_laid_over_it():
+    shorter = replace(maps_with(drawn(CENTRES, [0.9, 0.9, 0.9, 0.9, 0.9, 0.0])), scan=(AFFINE @ LESS_20_MM, (12, 80, 118)))
+    end = AFFINE[2, 3] - 1.0 + 20.0
+    assert f"L4/L5, {CENTRES[4, 2] - end:.0f} mm above" in decode_levels(shorter).doubts[0].seen
+
+
+def test_a_sacrum_that_is_not_surely_named_is_not_called_seen():
+    """Four discs that could bear their names in three ways, the lowest names a little more likely than the others."""
+    discs = np.zeros((6, *SHAPE), np.float32)
+    for first, height in enumerate((0.28, 0.28, 0.32)):
+        discs[first : first + 4] = np.maximum(discs[first : first + 4], drawn(CENTRES[1:5], [height] * 4))
+    maps = maps_with(discs)
+    levels = decode_levels(replace(maps, bodies=np.zeros_like(maps.bodies)))
+    assert levels.levels[-1].level is Level.L5_S1
+    confidence = levels.levels[-1].confidence
+    assert confidence < SURE
+    assert levels.column_doubts[0].seen == f"L5/S1 was named with a confidence of {confidence:.2f} only"
+    assert levels.flags[0] == "sacrum_not_seen"
 
 
 def test_a_scan_that_begins_below_t12_l1_is_no_worse_for_it():
@@ -102,6 +128,20 @@ def test_two_names_that_are_as_likely_are_called_ambiguous():
     assert min(found.confidence for found in levels.levels) < 0.8
 
 
+def test_the_sacrum_below_the_lowest_disc_decides_between_two_names():
+    maps = maps_with(drawn(CENTRES))
+    either = [replace(one, evidence=(0.0, 0.0, 0.0, 0.0, 0.5, 0.5)) for one in find_candidates(maps)[-1:]]
+    upper = [replace(one, evidence=(0.16,) * 6) for one in find_candidates(maps)[-4:-1]]
+    sacrum, disc = (0.0,) * 5 + (1.0,), (0.0,) * 4 + (1.0, 0.0)
+    for below, name in ((sacrum, Level.L5_S1), (disc, Level.L4_L5)):
+        levels = decode_levels(maps, [*upper, replace(either[0], below=below)])
+        assert levels.levels[-1].level is name
+        assert levels.levels[-1].confidence > 0.9
+    unknown = decode_levels(maps, [*upper, *either])
+    assert unknown.levels[-1].confidence < 0.6
+    assert "numbering_ambiguous" in unknown.flags
+
+
 def test_a_disc_that_peaks_twice_is_one_disc():
     twice = drawn(CENTRES)
     twice[2] = np.maximum(twice[2], drawn(np.add(CENTRES[2:3], [0.0, 13.0, 0.0]), [0.88])[0])
@@ -113,7 +153,9 @@ def test_a_disc_that_peaks_twice_is_one_disc():
 
 def test_a_canal_that_is_not_seen_is_none_and_flagged():
     levels = decode_levels(maps_with(drawn(CENTRES), canals=np.zeros((6, *SHAPE), np.float32)))
-    assert all(found.canal_ras_mm is None and "canal_not_seen" in found.flags for found in levels.levels)
+    assert all(found.canal_ras_mm is None and found.flags == ("canal_not_seen",) for found in levels.levels)
+    assert {doubt.level for doubt in levels.doubts} == set(DISCS)
+    assert levels.doubts[0].seen == "0.00 at the strongest place near where it should be, less than 0.15"
 
 
 def test_noise_has_no_levels():

@@ -98,6 +98,8 @@ def test_a_picture_has_pixels_and_no_millimetres() -> None:
     _, a, s = case_levels().levels[0].disc_ras_mm
     assert level["point_px"] == [round(100 - a, 3), round(120 - s, 3)]
     assert level["canal_px"][0] == pytest.approx(level["point_px"][0] + 25)
+    assert content["levels"][1]["foramina_px"].keys() == {"left", "right"}
+    assert "sagittal_slices" not in content["levels"][1]
     assert "_mm" not in json.dumps(
         [content["levels"], content["vertebrae"], [g for g in content["grades"] if g["status"] == "graded"]]
     )
@@ -105,7 +107,30 @@ def test_a_picture_has_pixels_and_no_millimetres() -> None:
 
 def test_flags_of_the_study_and_of_its_levels_come_together_once() -> None:
     result, _ = case(flags=("sacrum_not_seen", "another"))
-    assert result.to_json()["flags"] == ["sacrum_not_seen", "another"]
+    assert result.to_json()["flags"] == ["sacrum_not_seen", "another", "low_confidence"]
+
+
+def test_each_flag_of_the_levels_stands_with_what_was_seen() -> None:
+    content = case()[0].to_json()
+    assert content["doubts"] == [
+        {"flag": "sacrum_not_seen", "level": None, "seen": "L5/S1 was named with a confidence of 0.45 only"},
+        {"flag": "low_confidence", "level": "L5/S1", "seen": "0.45"},
+    ]
+    assert [level["flags"] for level in content["levels"]] == [*5 * [[]], ["low_confidence"]]
+
+
+def test_foramina_stand_by_side_where_they_were_seen_and_slices_count_from_the_right() -> None:
+    """The drawn scan has slices of 4 mm from R -30 to R 30 mm; its canal lies at R 1 mm, the foramina 17 mm aside."""
+    levels = case()[0].to_json()["levels"]
+    assert "foramina_ras_mm" not in levels[0], "T12/L1 has none"
+    assert set(levels[0]["sagittal_slices"]) == {"canal"}
+    _, a, s = case_levels().levels[1].canal_ras_mm
+    assert levels[1]["foramina_ras_mm"] == {
+        "left": [-16.0, round(a + 5, 3), round(s + 8, 3)], "right": [18.0, round(a + 5, 3), round(s + 8, 3)]
+    }  # fmt: skip
+    assert levels[1]["sagittal_slices"] == {"canal": 7, "left_foramen": 11, "right_foramen": 3}
+    uids = levels[1]["sagittal_sop_instance_uids"]
+    assert uids == {"canal": "1.2.826.0.1.2.9", "left_foramen": "1.2.826.0.1.2.5", "right_foramen": "1.2.826.0.1.2.13"}
 
 
 @pytest.mark.parametrize("notice", ["", "Made of wood.", f"{RESEARCH_NOTICE} Made of wood."])
