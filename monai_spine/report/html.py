@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,7 @@ def report_html(result: StudyResult, figures: Mapping[str, bytes]) -> str:
             rows=rows,
             reasons=reasons,
             worst=_worst(rows),
+            notes=_notes(content),
             sagittal=_sagittal(result, figures),
             severities=[(severity, SIGNS[severity]) for severity in Severity],
             is_picture=result.picture_affine is not None,
@@ -110,6 +111,17 @@ def _words(flag: object) -> str:
     """`low_confidence` as `low confidence`; a sentence stays as it is."""
     text = str(flag)
     return text if " " in text else text.replace("_", " ")
+
+
+def _notes(content: Mapping[str, Any]) -> list[str]:
+    """Every flag of result.json in words, with what was seen that raised it."""
+    return [_note(flag, [doubt for doubt in content["doubts"] if doubt["flag"] == flag]) for flag in content["flags"]]
+
+
+def _note(flag: str, doubts: Sequence[Mapping[str, Any]]) -> str:
+    """`low confidence: L4/L5 (0.41); L5/S1 (0.38)`."""
+    seen = [doubt["seen"] if doubt["level"] is None else f"{doubt['level']} ({doubt['seen']})" for doubt in doubts]
+    return f"{_words(flag)}: {'; '.join(seen)}" if seen else _words(flag)
 
 
 def _place(entry: Mapping[str, Any], name: str) -> str:

@@ -156,9 +156,16 @@ def test_series_roles_reasons_flags_and_provenance_are_shown() -> None:
     assert "3 slices in three planes: a localizer" in page.text
     assert HOSTILE in page.text
     assert "Slices 4 and 5 of series 3 lie at one position" in page.text
-    assert "sacrum not seen" in page.text
     assert "ab" * 32 in page.text
     assert "torch 2.13.0" in page.text
+
+
+def test_each_flag_is_said_in_words_with_what_was_seen() -> None:
+    _, page = page_of()
+    assert "sacrum not seen: L5/S1 was named with a confidence of 0.45 only" in page.text
+    assert "low confidence: L5/S1 (0.45)" in page.text
+    notes = {row[0]: row[-1] for row in page.rows if len(row) == 5 and row[0] in {level.label for level in LEVELS}}
+    assert notes == {**dict.fromkeys((level.label for level in LEVELS[:-1]), ""), "L5/S1": "low confidence: 0.45"}
 
 
 def contrast(first: str, second: str) -> float:
