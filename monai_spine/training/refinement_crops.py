@@ -122,4 +122,5 @@ class RefinementCrops(BlockExamples):
             return np.zeros((len(values), *self.block.shape), np.float32)
         stored = nib.load(path)
         labels, grid = np.asarray(stored.dataobj), np.asarray(stored.affine, float)
-        return np.stack([resample_block(Volume(array=labels == value, affine=grid), affine, self.block.shape) for value in values])
+        masks = (Volume(array=labels == value, affine=grid) for value in values)
+        return np.stack([resample_block(mask, affine, self.block.shape) for mask in masks])
