@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
+from torch import Tensor, nn
 
 __all__ = ["AutocastInferer"]
+
+_log = logging.getLogger(__name__)
+
+_LARGEST_ERROR = 0.25
 
 
 class AutocastInferer(Inferer):
@@ -17,16 +23,43 @@ class AutocastInferer(Inferer):
     MONAI's own `amp` is for CUDA alone. Weights stay float32, and so do the answers. bfloat16 has float32's range, so that losses
     need no scaling.
 
+    The first batch that is trained on is computed both ways, and bfloat16 is given up where the gradients of any kernel differ:
+    for some strides and sizes, torch 2.13 on x86 answers with what lay in memory.
+
     Args:
         enabled: None: where the processor has instructions for it.
     """
 
     def __init__(self, enabled: bool | None = None) -> None:
         self.enabled = bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) if enabled is None else enabled
+        self._is_checked = False
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The network's answer to (B, C, R, A, S), float32."""
         if inputs.device.type != "cpu" or not self.enabled:
             return network(inputs, *args, **kwargs)
+        if not self._is_checked and torch.is_grad_enabled() and isinstance(network, nn.Module):
+            self._is_checked, self.enabled = True, _has_same_gradients(getattr(network, "module", network), inputs)
+            return self(inputs, network, *args, **kwargs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return network(inputs, *args, **kwargs).float()
+
+
+def _has_same_gradients(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether a network's kernels get the same gradients in bfloat16 as in float32, but for rounding."""
+    kernels = {name: kernel for name, kernel in network.named_parameters() if kernel.dim() > 1 and kernel.requires_grad}
+    was_training = network.training
+    network.eval()
+    direction, found = None, []
+    for precise in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
+            answer = network(inputs).float()
+        direction = torch.sign(answer.detach()) if direction is None else direction
+        found.append(torch.autograd.grad((answer * direction).mean(), list(kernels.values())))
+    network.train(was_training)
+    for name, expected, gradient in zip(kernels, *found, strict=True):
+        error = float((gradient - expected).norm() / expected.norm().clamp_min(1e-12))
+        if not error < _LARGEST_ERROR:
+            _log.info("training in float32: in bfloat16 the gradient of %s is off by %.2g of its size", name, error)
+            return False
+    return True

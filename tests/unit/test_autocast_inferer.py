@@ -44,3 +44,24 @@ def test_further_arguments_reach_the_network() -> None:
 
 def test_by_itself_it_follows_the_processor() -> None:
     assert AutocastInferer().enabled is bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+class WrongInFewDigits(torch.nn.Module):
+    """A convolution whose gradient is three times as large in mixed precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = network()[0]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        answer = self.convolution(image)
+        return 3 * answer - 2 * answer.detach() if torch.is_autocast_enabled("cpu") else answer
+
+
+def test_where_gradients_are_wrong_it_is_given_up_before_the_first_step() -> None:
+    wrong, inferer = WrongInFewDigits(), AutocastInferer(enabled=True)
+    inferer(IMAGE, wrong).mean().backward()
+    expected = torch.autograd.grad(wrong.convolution(IMAGE).mean(), wrong.convolution.weight)[0]
+    torch.testing.assert_close(wrong.convolution.weight.grad, expected)
+    assert not inferer.enabled
+    assert wrong.training, "the check leaves the network as it was"
