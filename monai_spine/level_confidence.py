@@ -8,11 +8,14 @@ Source: Platt, Probabilistic outputs for support vector machines, 1999.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
+
+from monai_spine.errors import WeightsError
 
 __all__ = ["UNCORRECTED", "Calibration"]
 
@@ -34,6 +37,27 @@ class Calibration:
     def __call__(self, probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Confidences, 0 to 1, of probabilities of any shape."""
         return np.asarray(1 / (1 + np.exp(-self.slope * _logit(probability) - self.offset)))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, float]) -> Calibration:
+        """Read the `confidence` section of the naming bundle's config.
+
+        Raises:
+            WeightsError: It has other entries than a slope above 0 and an offset.
+        """
+        try:
+            found = cls(**{name: float(value) for name, value in config.items()})
+        except (AttributeError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"The confidence section of the naming bundle cannot be used ({type(error).__name__}: {error}). "
+                "It needs two numbers, slope and offset."
+            ) from error
+        if not (0 < found.slope < np.inf and np.isfinite(found.offset)):
+            raise WeightsError(
+                f"The confidence section of the naming bundle says slope {found.slope:g} and offset {found.offset:g}; "
+                "the slope has to lie above 0 and both have to be finite."
+            )
+        return found
 
     @classmethod
     def fit(cls, probability: npt.ArrayLike, is_right: npt.ArrayLike) -> Calibration:

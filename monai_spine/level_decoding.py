@@ -12,6 +12,7 @@ from monai_spine.anatomy import DISCS, Vertebra
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point, apply_affine, spacing_of
 from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates, maximum_around, peak_near
+from monai_spine.level_confidence import UNCORRECTED, Calibration
 from monai_spine.level_doubts import SURE, Doubt, canal_doubt, column_doubts, name_doubts, sacrum_doubts
 from monai_spine.level_sequence import STANDARD_PRIOR, ColumnPrior, Numbering, number_column
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
@@ -51,6 +52,7 @@ def decode_levels(
     *,
     series_instance_uid: str | None = None,
     prior: ColumnPrior = STANDARD_PRIOR,
+    calibration: Calibration = UNCORRECTED,
     source: str = "the volume",
 ) -> Levels:
     """Name what the localiser saw, all levels at once.
@@ -60,6 +62,7 @@ def decode_levels(
         candidates: Where discs may be, with the evidence for their names; None: as the maps alone say.
         series_instance_uid: Goes with every point.
         prior: What is expected of a column.
+        calibration: From the numbering's probabilities to confidences.
         source: What the maps were made from, for the message if nothing is found.
 
     Raises:
@@ -67,6 +70,7 @@ def decode_levels(
     """
     candidates = find_candidates(maps) if candidates is None else candidates
     numbering = number_column(candidates, lambda upper, lower: _body_between(maps, upper, lower), prior)
+    numbering = _corrected(numbering, calibration)
     named = {level: candidates[index] for level, index in enumerate(numbering.assigned) if index is not None}
     sure = [level for level in named if _is_sure(numbering, level)]
     if len(sure) < _FEWEST_LEVELS:
@@ -84,6 +88,18 @@ def decode_levels(
     sacrum = sacrum_doubts(lowest.level, lowest.confidence, lowest.disc_ras_mm, affine=affine, shape=shape)
     doubts = column_doubts([named[level].evidence for level in sorted(named)], sorted(named))
     return Levels(levels, vertebrae, (*sacrum, *doubts), bodies)
+
+
+def _corrected(numbering: Numbering, calibration: Calibration) -> Numbering:
+    """Each given name as sure as it should be; what it loses or gains goes to, or comes from, the same disc's other names."""
+    probability = numbering.probability.copy()
+    for level, index in enumerate(numbering.assigned):
+        if index is not None:
+            row = probability[index]
+            others, sure = float(row.sum() - row[level]), float(calibration(row[level]))
+            row *= max(float(row.sum()) - sure, 0.0) / max(others, 1e-12)
+            row[level] = sure
+    return Numbering(numbering.assigned, probability)
 
 
 def _refined(channel: npt.NDArray[np.float32], candidate: Candidate, affine: Affine) -> Floats:

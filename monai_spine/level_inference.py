@@ -139,8 +139,15 @@ def named_levels(maps: LocalizerMaps, volume: Volume, namer: LevelNamer | None =
     uid = volume.series_instance_uid
     if namer is None:
         return on_slices(decode_levels(maps, series_instance_uid=uid, source=source), volume)
-    candidates = namer(volume, find_candidates(maps))
-    return on_slices(decode_levels(maps, candidates, series_instance_uid=uid, prior=NAMED_PRIOR, source=source), volume)
+    levels = decode_levels(
+        maps,
+        namer(volume, find_candidates(maps)),
+        series_instance_uid=uid,
+        prior=NAMED_PRIOR,
+        calibration=namer.calibration,
+        source=source,
+    )
+    return on_slices(levels, volume)
 
 
 def _inside(affine: Affine, shape: tuple[int, ...], scan: Scan) -> tuple[slice, slice, slice]:

@@ -19,6 +19,7 @@ from monai_spine.crops import crop_affine, read_block, resample_block
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import Affine, Point, Triple, lies_inside
 from monai_spine.level_candidates import Candidate
+from monai_spine.level_confidence import Calibration
 from monai_spine.level_sequence import DISC_SPACING_MM
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
@@ -87,7 +88,7 @@ class LevelNamer:
     """A loaded naming network: takes a scan and the places of its discs, gives evidence for their names.
 
     Args:
-        bundle: Says block, preprocessing, network, inferer and postprocessing.
+        bundle: Says block, preprocessing, network, inferer, postprocessing, and how confidences are corrected.
         device: Where the network runs.
         network: The bundle's network if it is loaded already.
     """
@@ -96,6 +97,7 @@ class LevelNamer:
         self.bundle, self.device = bundle, device
         self.network = bundle.network(device) if network is None else network
         self.block = NameBlock.from_config(bundle.config("crop"))
+        self.calibration = Calibration.from_config(bundle.config("confidence"))
         self.inferer, self.preprocessing, self.postprocessing = bundle.inferer, bundle.preprocessing, bundle.postprocessing
 
     def __call__(self, volume: Volume, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

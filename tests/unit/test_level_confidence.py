@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from monai_spine.errors import WeightsError
 from monai_spine.level_confidence import UNCORRECTED, Calibration
 
 
@@ -40,3 +41,22 @@ def test_uncorrected_is_what_was_said() -> None:
 def test_nothing_cannot_be_fitted_to() -> None:
     with pytest.raises(ValueError, match="one length"):
         Calibration.fit([], [])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"slope": 0.0, "offset": 0.0}, "slope 0 .*above 0"),
+        ({"slope": 1.0, "offset": float("nan")}, "offset nan"),
+        ({"slope": "steep"}, "could not convert"),
+        ({"gradient": 1.0}, "gradient"),
+        (None, "AttributeError"),
+    ],
+)
+def test_a_section_that_makes_no_curve_is_refused(config: dict, said: str) -> None:
+    with pytest.raises(WeightsError, match=rf"confidence section of the naming bundle.*{said}"):
+        Calibration.from_config(config)
+
+
+def test_a_section_is_read() -> None:
+    assert Calibration.from_config({"slope": 0.5, "offset": -1}) == Calibration(0.5, -1.0)

@@ -13,6 +13,7 @@ from monai_spine.anatomy import DISCS, LEVELS, Level, Vertebra
 from monai_spine.errors import LevelsNotFoundError, WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis, invert_affine
 from monai_spine.level_candidates import LocalizerMaps, find_candidates
+from monai_spine.level_confidence import Calibration
 from monai_spine.level_decoding import decode_levels
 from monai_spine.level_doubts import SURE, Doubt
 from monai_spine.level_inference import LevelLocalizer, maps_of
@@ -262,3 +263,12 @@ def test_a_second_volume_is_asked_when_the_first_shows_nothing(localizer):
     assert len(levels.levels) == 6
     with pytest.raises(LevelsNotFoundError, match="series 1"):
         localize_levels([empty], localizer)
+
+
+def test_confidences_are_corrected_and_the_rest_goes_to_the_other_names():
+    maps = maps_with(drawn(CENTRES))
+    said, corrected = (decode_levels(maps, calibration=Calibration(slope, 0.0)) for slope in (1.0, 0.5))
+    for one, other in zip(said.levels, corrected.levels, strict=True):
+        assert (other.level, other.disc_ras_mm) == (one.level, one.disc_ras_mm)
+        assert other.confidence == pytest.approx(float(Calibration(0.5, 0.0)(one.confidence)), abs=2e-3)
+    assert corrected.levels[0].confidence < said.levels[0].confidence
