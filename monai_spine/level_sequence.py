@@ -63,8 +63,9 @@ class ColumnPrior:
 STANDARD_PRIOR = ColumnPrior()
 """Where the names are the localiser's own."""
 
-NAMED_PRIOR = ColumnPrior(body_weight=0.0)
-"""Where the names come from the naming network, which has seen the bodies too."""
+NAMED_PRIOR = ColumnPrior(body_weight=0.0, below_weight=3.0)
+"""Where the names come from the naming network, which has seen the bodies too. It knows the sacrum better than any disc: the weight
+of what lies below was chosen among 0, 1/2, 1, 3/2, 2, 3 and 5 by cross-validation (docs/localization.md)."""
 
 
 @dataclass(frozen=True)

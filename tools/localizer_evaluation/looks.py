@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from localizer_evaluation.degraded import degraded
 from localizer_evaluation.experiments import BUNDLES
 from monai_spine.anatomy import DISCS, Level
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Point, apply_affine, invert_affine, lies_inside
 from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates
 from monai_spine.level_decoding import decode_levels
-from monai_spine.level_inference import LevelLocalizer, named_levels
+from monai_spine.level_inference import LevelLocalizer
 from monai_spine.level_names import LevelNamer
 from monai_spine.level_pictures import localize_picture
 from monai_spine.level_refinement import LevelRefiner
-from monai_spine.level_sequence import DISC_SPACING_MM
+from monai_spine.level_sequence import DISC_SPACING_MM, NAMED_PRIOR, STANDARD_PRIOR, ColumnPrior
 from monai_spine.levels import Levels
 from monai_spine.studies.prepared import Datalist, PreparedCase
 from monai_spine.training.localizer_metrics import body_overlaps
@@ -29,9 +30,17 @@ from monai_spine.volume import Volume, load_nifti
 from monai_spine.weights import find_bundle
 
 WHOLE = "whole"
+ABLATED_LOOKS = (
+    "all parts",
+    "without the naming network",
+    "without what lies below",
+    "without the sequence",
+    "argmax of each channel",
+)
 NEAR_MM = 10.0
 _SEEN = 0.1
 _SIDE_MM = 12.0
+_IMPLANT_MM = (0.0, -40.0, 0.0)  # from a disc to where screws and rods are
 
 Row = dict[str, Any]
 
@@ -60,6 +69,7 @@ def look(datalist: Datalist, case: PreparedCase, localizer: LevelLocalizer) -> I
     else:
         yield from _whole_volume(datalist, case, volume, localizer)
         yield from _cut_volumes(case, volume, localizer)
+        yield from _degraded_volumes(case, volume, localizer)
     yield from _ablated(case, volume, localizer, DISC_SPACING_MM / 3 if datalist.study == "midsagittal" else NEAR_MM)
 
 
@@ -145,6 +155,19 @@ def _cut_volumes(case: PreparedCase, volume: Volume, localizer: LevelLocalizer) 
             yield {"look": name, "name": "sacrum_not_seen", "value": "sacrum_not_seen" in levels.flags}
 
 
+def _degraded_volumes(case: PreparedCase, volume: Volume, localizer: LevelLocalizer) -> Iterator[Row]:
+    """The same scan with one fault at a time."""
+    true = _true_discs(case)
+    if not true:
+        return
+    middle = _point(np.median(list(true.values()), axis=0))
+    implant = min(true.values(), key=lambda point: np.linalg.norm(np.subtract(point, middle)))
+    for name, (copy, motion) in degraded(volume, middle, _point(np.add(implant, _IMPLANT_MM))).items():
+        moved = {label: _point(apply_affine(motion, point)) for label, point in true.items()}
+        inside = {label: point for label, point in moved.items() if lies_inside(np.asarray(point), copy.affine, copy.array.shape)}
+        yield from _rows(name, _Found.of(_found_on(copy, localizer)), inside, limit_mm=NEAR_MM)
+
+
 def cuts(volume: Volume, discs: Mapping[Level, Point]) -> dict[str, Volume]:
     """The scan without what lies below L4/L5 and above L2/L3 (half way to the next disc), without one side, and three slices.
 
@@ -203,19 +226,20 @@ def _ablated(case: PreparedCase, volume: Volume, localizer: LevelLocalizer, limi
     maps = localizer.maps(volume)
     candidates = find_candidates(maps)
     named = () if localizer.namer is None else localizer.namer(volume, candidates)
-    looks = {
-        "all parts": _decoded(maps, volume, localizer.namer),
-        "without the naming network": _decoded(maps, volume, None),
-        "without the sequence": _each_alone(named),
-        "argmax of each channel": _argmax(maps),
-    }
-    for name, found in looks.items():
-        yield from _rows(name, found, _true_discs(case), limit_mm=limit_mm)
+    found = (
+        _decoded(maps, named, NAMED_PRIOR),
+        _decoded(maps, candidates, STANDARD_PRIOR),
+        _decoded(maps, named, replace(NAMED_PRIOR, below_weight=0.0)),
+        _each_alone(named),
+        _argmax(maps),
+    )
+    for name, places in zip(ABLATED_LOOKS, found, strict=True):
+        yield from _rows(name, places, _true_discs(case), limit_mm=limit_mm)
 
 
-def _decoded(maps: LocalizerMaps, volume: Volume, namer: LevelNamer | None) -> _Found:
+def _decoded(maps: LocalizerMaps, candidates: Sequence[Candidate], prior: ColumnPrior) -> _Found:
     try:
-        return _Found.of(named_levels(maps, volume, namer) if namer else decode_levels(maps))
+        return _Found.of(decode_levels(maps, candidates, prior=prior))
     except LevelsNotFoundError:
         return _Found({})
 

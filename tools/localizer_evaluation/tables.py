@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from localizer_evaluation.looks import WHOLE
+from localizer_evaluation.looks import ABLATED_LOOKS, WHOLE
 from monai_spine.level_confidence import Calibration
 
 _NOT_POINTS = ("dice", "outside", "sacrum_not_seen")
+_OTHER_LOOKS = (WHOLE, *ABLATED_LOOKS)
 _BINS = 10
 
 
@@ -28,6 +29,7 @@ def report(tables: Mapping[str, pd.DataFrame]) -> str:
         every = pd.concat([rows.assign(fold=name) for name, rows in folds.items()])
         sections += [("Five folds by patient", _accuracy({"all folds": every, **folds}))]
         sections += [("Cut on purpose, all folds", _cut(every)), ("Confidence, all folds", _confidence(every))]
+        sections += [("Made worse on purpose, all folds", _worse(every))]
         sections += [("Ablation", _ablation(folds, ablations)), ("Worst cases", _worst(every))]
     if parts:
         left_out = {name: rows[rows.study == "lumbar_volumes"] for name, rows in parts.items()}
@@ -63,6 +65,15 @@ def _cut(rows: pd.DataFrame) -> str:
     return _table(head, lines)
 
 
+def _worse(rows: pd.DataFrame) -> str:
+    lines = []
+    for name, mine in rows[(rows.study == "lumbar_volumes") & ~rows["look"].isin(_OTHER_LOOKS)].groupby("look", sort=False):
+        points = _points(mine)
+        if not mine.name.eq("sacrum_not_seen").any():
+            lines.append([name, mine.case.nunique(), len(points), f"{_share(points):.1%}", f"{points.mm.median():.2f}"])
+    return _table(["fault", "scans", "levels in view", "right", "median mm"], lines)
+
+
 def _confidence(rows: pd.DataFrame) -> str:
     """Calibration error as the networks say it and after a calibration that was fitted on the other folds."""
     named = rows[rows.confidence.notna() & ~rows.name.isin(_NOT_POINTS)].copy()
@@ -93,8 +104,7 @@ def calibration_error(confidence: pd.Series, right: pd.Series) -> float:
 
 
 def _ablation(folds: Mapping[str, pd.DataFrame], ablations: Mapping[str, pd.DataFrame]) -> str:
-    looks = ("all parts", "without the naming network", "without the sequence", "argmax of each channel")
-    lines = [[name, "all", *_shares(pd.concat(folds.values()), name)] for name in looks]
+    lines = [[name, "all", *_shares(pd.concat(folds.values()), name)] for name in ABLATED_LOOKS]
     ablated = sorted({name[: len("fold_0")] for name in ablations})
     same = [folds[name] for name in ablated if name in folds]
     if same:
