@@ -25,7 +25,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from localizer_evaluation.experiments import BUNDLES, Training, experiments, is_trained, split, train, weights_of
+from localizer_evaluation.experiments import BUNDLES, Training, experiments, is_ablation, is_trained, split, train, weights_of
 from localizer_evaluation.tables import report
 
 from monai_spine.studies.prepared import read_datalist
@@ -45,15 +45,16 @@ def _rows(experiment: Path) -> pd.DataFrame:
 
 
 def _looked_at(experiment: Path) -> list[dict[str, Any]]:
-    from localizer_evaluation.looks import load_localizer, look
+    from localizer_evaluation.looks import KINDS, load_localizer, look
 
     localizer = load_localizer(weights_of(experiment))
     datalists = [read_datalist(path) for path in sorted(experiment.glob("*/datalist.json"))]
     held_out = [(datalist, case) for datalist in datalists for case in datalist.cases_of("validation")]
+    kinds = ("ablated",) if is_ablation(experiment) else ("whole",) if experiment.name.startswith("without_") else KINDS
     rows: list[dict[str, Any]] = []
     for position, (datalist, case) in enumerate(held_out, 1):
         print(f"{experiment.name}: scan {position} of {len(held_out)}", file=sys.stderr)
-        rows += [{"study": datalist.study, "case": case.case, **row} for row in look(datalist, case, localizer)]
+        rows += [{"study": datalist.study, "case": case.case, **row} for row in look(datalist, case, localizer, kinds)]
     return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
 
@@ -99,8 +100,7 @@ def main() -> None:
         overrides={kind: getattr(arguments, f"{kind}_arguments").split() for kind in BUNDLES},
     )
     for experiment in chosen:
-        is_ablation = experiment.name.count("_") > 1
-        for kind in arguments.only or (["namer"] if is_ablation else list(BUNDLES)):
+        for kind in arguments.only or (["namer"] if is_ablation(experiment) else list(BUNDLES)):
             train(experiment, kind, how)
 
 

@@ -97,6 +97,11 @@ def weights_of(experiment: Path) -> dict[str, Path]:
     return {kind: next((path for path in paths if path.exists()), paths[0]) for kind, paths in both.items()}
 
 
+def is_ablation(experiment: Path) -> bool:
+    """Whether an experiment is a fold with something left out."""
+    return experiment.name.endswith((WITHOUT_PHANTOM, WITHOUT_RANDOMISATION))
+
+
 def is_trained(experiment: Path) -> bool:
     """Whether all networks are there, and an ablation has at least one of its own."""
     return all(path.exists() for path in weights_of(experiment).values()) and any(experiment.glob("*.pt"))

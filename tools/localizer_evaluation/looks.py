@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ ABLATED_LOOKS = (
     "without the sequence",
     "argmax of each channel",
 )
+KINDS = ("whole", "cut", "worse", "ablated")
+"""How a scan may be looked at."""
+
 NEAR_MM = 10.0
 _SEEN = 0.1
 _SIDE_MM = 12.0
@@ -56,21 +59,31 @@ def load_localizer(weights: Mapping[str, Path]) -> LevelLocalizer:
     return LevelLocalizer(bundles["localizer"], network=networks["localizer"], namer=namer, refiner=refiner)
 
 
-def look(datalist: Datalist, case: PreparedCase, localizer: LevelLocalizer) -> Iterator[Row]:
-    """Rows of one held-out case: one per structure that should be found or was named, and look.
+def look(datalist: Datalist, case: PreparedCase, localizer: LevelLocalizer, kinds: Collection[str] = KINDS) -> Iterator[Row]:
+    """Rows of one held-out case: one per look and structure that should be found or was named.
 
     A row has `look`, `name`, `mm` (how far what was named lies from what is true, infinite where one of the two is not there),
     `limit_mm` (how far is right), `confidence` (None where nothing was named), `is_there` (false: cut away, or beyond the scan).
     Rows of a volume as a whole have the `name` `dice`, `outside` or `sacrum_not_seen`, and `value`.
+
+    Args:
+        datalist: That the case is of.
+        case: A volume or a picture.
+        localizer: With all three networks.
+        kinds: Of `KINDS`, how it is looked at; a picture is neither cut nor made worse.
     """
     volume = load_nifti(datalist.root / case.volumes[0].image)
-    if datalist.study == "midsagittal":
+    is_picture = datalist.study == "midsagittal"
+    if "whole" in kinds and is_picture:
         yield from _rows(WHOLE, _picture(volume, localizer), _true_structures(case), limit_mm=DISC_SPACING_MM / 3)
-    else:
+    elif "whole" in kinds:
         yield from _whole_volume(datalist, case, volume, localizer)
+    if "cut" in kinds and not is_picture:
         yield from _cut_volumes(case, volume, localizer)
+    if "worse" in kinds and not is_picture:
         yield from _degraded_volumes(case, volume, localizer)
-    yield from _ablated(case, volume, localizer, DISC_SPACING_MM / 3 if datalist.study == "midsagittal" else NEAR_MM)
+    if "ablated" in kinds:
+        yield from _ablated(case, volume, localizer, DISC_SPACING_MM / 3 if is_picture else NEAR_MM)
 
 
 @dataclass(frozen=True)
