@@ -14,6 +14,7 @@ from contourpy import contour_generator
 from monai_spine.anatomy import Condition, Severity
 from monai_spine.geometry import PlaneOrientation, Point
 from monai_spine.report.images import ReportImages
+from monai_spine.report.labels import color_of, doubt_lines, draw_doubts, draw_labels, label_room_px, strip_px
 from monai_spine.report.palette import BORDERS
 from monai_spine.report.sheet import Sheet, sheet_of
 from monai_spine.report.views import SliceView, slice_view
@@ -32,9 +33,8 @@ _CROP_TEXT = 13
 _BORDER_PIXELS = 7
 _SAGITTAL_PIXELS = 860
 _SAGITTAL_TEXT = 18
-_BEFORE_MM, _BEHIND_MM = 50.0, 80.0
+_BEFORE_MM, _BEHIND_MM = 50.0, 60.0
 """How far the picture of the spine reaches before the foremost point and behind the hindmost."""
-_POINT = "#ffd54a"
 _OUTLINE = "#58c7f3"
 
 
@@ -58,8 +58,9 @@ def draw_figures(result: StudyResult, images: ReportImages) -> dict[str, bytes]:
 def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> bytes:
     """The spine on the slice nearest to the canal, as PNG.
 
-    It shows discs as circles, canal points as crosses, names, confidences, and outlines of the bodies. Points more than one slice
-    away are drawn fainter: they were found, but on another slice.
+    It shows discs as circles, canal points as crosses, names, confidences, and outlines of the bodies. A level with a flag is
+    amber and bears the flag's words; the column's doubts stand below the slice. Points more than one slice away are drawn
+    fainter: they were found, but on another slice.
 
     Args:
         volume: A sagittal scan.
@@ -67,11 +68,15 @@ def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> b
         has_mm: False for a picture without geometry: no letters and no scale are claimed.
     """
     middle = _middle_of(levels)
-    view = _around_levels(slice_view(volume.array, volume.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle), levels)
-    sheet = sheet_of(view, long_side=_SAGITTAL_PIXELS)
+    whole = slice_view(volume.array, volume.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle)
+    view, strip = _around_levels(whole, levels)
+    lines = doubt_lines(levels, view.extent_mm[0] * _SAGITTAL_PIXELS / max(view.extent_mm) + strip)
+    sheet = sheet_of(view, long_side=_SAGITTAL_PIXELS, beside=(strip, strip_px(lines)))
     if levels.bodies is not None:
         _draw_outlines(sheet, slice_view(levels.bodies.array, levels.bodies.affine, PlaneOrientation.SAGITTAL, at_ras_mm=middle))
-    _draw_levels(sheet, levels)
+    _draw_points(sheet, levels)
+    draw_labels(sheet, levels)
+    draw_doubts(sheet, lines)
     if has_mm:
         sheet.marks(size=_SAGITTAL_TEXT)
     return sheet.png(grey=False)
@@ -101,34 +106,37 @@ def _middle_of(levels: Levels) -> Point | None:
     return float(r), float(a), float(s)
 
 
-def _around_levels(view: SliceView, levels: Levels) -> SliceView:
-    """The slice in its whole height, but no wider than the spine and the names beside it need."""
+def _around_levels(view: SliceView, levels: Levels) -> tuple[SliceView, int]:
+    """The slice in its whole height, but no wider than the spine and the names beside it need.
+
+    Returns:
+        The slice, and how many pixels the names need beyond its end.
+    """
     points = [point for level in levels.levels for point in (level.disc_ras_mm, level.canal_ras_mm) if point is not None]
     if not points:
-        return view
+        return view, 0
     across = [view.locate(point)[0] for point in points]
-    return view.narrowed(min(across) - _BEHIND_MM, max(across) + _BEFORE_MM)
+    pixels_per_mm = _SAGITTAL_PIXELS / view.extent_mm[1]
+    behind = min(across) - max(_BEHIND_MM, label_room_px(levels) / pixels_per_mm)
+    return view.narrowed(behind, max(across) + _BEFORE_MM), max(0, round(-behind * pixels_per_mm))
 
 
-def _draw_levels(sheet: Sheet, levels: Levels) -> None:
-    aside = 0.05 * sheet.view.extent_mm[0]
+def _draw_points(sheet: Sheet, levels: Levels) -> None:
     for level in levels.levels:
-        beside = level.disc_ras_mm if level.canal_ras_mm is None else level.canal_ras_mm
-        _draw_sign(sheet, level.disc_ras_mm, "o")
+        _draw_sign(sheet, level.disc_ras_mm, "o", color_of(level))
         if level.canal_ras_mm is not None:
-            _draw_sign(sheet, level.canal_ras_mm, "+")
-        across, up, _ = sheet.view.locate(beside)
-        name = f"{level.level.label}  {100 * level.confidence:.0f} %" + (" !" if level.flags else "")
-        sheet.text(sheet.place(across - aside, up), name, fontsize=_SAGITTAL_TEXT, ha="left", va="center")
+            _draw_sign(sheet, level.canal_ras_mm, "+", color_of(level))
     for vertebra in levels.vertebrae:
         across, up, away = sheet.view.locate(vertebra.point_ras_mm)
         style = {"fontsize": _SAGITTAL_TEXT - 2, "ha": "center", "va": "center", "alpha": _alpha(away)}
-        sheet.text(sheet.place(across, up), vertebra.vertebra.value, **style)
+        name = sheet.text(sheet.place(across, up), vertebra.vertebra.value, **style)
+        sheet.hold(name)
+        sheet.shade(sheet.box_of([name]))
 
 
-def _draw_sign(sheet: Sheet, point_ras_mm: Point, sign: str) -> None:
+def _draw_sign(sheet: Sheet, point_ras_mm: Point, sign: str, color: str) -> None:
     across, up, away = sheet.view.locate(point_ras_mm)
-    for colour, width in (("black", 4.0), (_POINT, 2.0)):
+    for colour, width in (("black", 4.0), (color, 2.0)):
         style = {"marker": sign, "markersize": 12, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": width}
         sheet.line([(across, up)], linestyle="none", alpha=_alpha(away), **style)
 

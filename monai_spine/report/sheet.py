@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from PIL import Image, ImageColor
 
 from monai_spine.report.views import SliceView, scale_bar_mm
 
-__all__ = ["Sheet", "sheet_of"]
+__all__ = ["PIXELS_PER_POINT", "Box", "Sheet", "sheet_of"]
+
+Box = tuple[float, float, float, float]
+"""Left, lower, right and upper edge, in pixels from the figure's lower left."""
 
 _DPI = 100
+PIXELS_PER_POINT = _DPI / 72
+"""How large a letter is drawn: font sizes are points."""
 _INK: dict[str, Any] = {"color": "white", "path_effects": [withStroke(linewidth=2.5, foreground="black")]}
 _GREYS = 255
+_SHADE, _SHADE_EDGE = 0.6, 3.0
+_ALONG_EDGE = (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74, 0.18, 0.82, 0.1, 0.9)
 
 
 @dataclass(frozen=True)
@@ -30,14 +40,18 @@ class Sheet:
     Attributes:
         figure: Without axes.
         view: The slice.
-        margin: Share of the figure that the frame takes on each side, (across, up).
+        area: Where the slice lies in the figure: left, lower, right and upper edge in pixels.
         border: Colour of the frame, if there is one.
     """
 
     figure: Figure
     view: SliceView
-    margin: tuple[float, float]
+    area: Box
     border: str | None
+
+    @property
+    def _canvas(self) -> FigureCanvasAgg:
+        return cast(FigureCanvasAgg, self.figure.canvas)
 
     def place(self, across: float, up: float) -> tuple[float, float]:
         """Millimetres of the slice as shares of the figure, from its lower left."""
@@ -46,26 +60,83 @@ class Sheet:
 
     def within(self, x: float, y: float) -> tuple[float, float]:
         """Shares of the slice, from its lower left, as shares of the figure."""
-        return tuple(edge + share * (1 - 2 * edge) for edge, share in zip(self.margin, (x, y), strict=True))  # type: ignore[return-value]
+        left, lower, right, upper = self.area
+        return self.at_pixels(left + x * (right - left), lower + y * (upper - lower))
 
-    def text(self, place: tuple[float, float], text: str, **style: Any) -> None:
-        """Write in white with a black rim."""
-        x, y = place
-        self.figure.text(x, y, text, **_INK, **style)
+    def at_pixels(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels from the figure's lower left as shares of the figure."""
+        return x / float(self.figure.bbox.width), y / float(self.figure.bbox.height)
+
+    def in_pixels(self, place: tuple[float, float]) -> tuple[float, float]:
+        """Shares of the figure as pixels from its lower left."""
+        return place[0] * float(self.figure.bbox.width), place[1] * float(self.figure.bbox.height)
+
+    def text(self, place: tuple[float, float], text: str, **style: Any) -> Text:
+        """Write in white, or another colour, with a black rim."""
+        return self.figure.text(*place, text, **{**_INK, **style})
+
+    def box_of(self, drawn: Iterable[Text | Line2D]) -> Box:
+        """What texts and signs take up together."""
+        renderer = self._canvas.get_renderer()
+        edges = np.array([one.get_window_extent(renderer).extents for one in drawn])
+        return (*(float(edge) for edge in edges.min(0)[:2]), *(float(edge) for edge in edges.max(0)[2:]))  # type: ignore[return-value]
+
+    def hold(self, text: Text) -> None:
+        """Move a text into the slice where it would reach beyond."""
+        (left, lower, right, upper), area = self.box_of([text]), self.area
+        x, y = self.in_pixels(text.get_position())
+        x += max(0.0, area[0] + _SHADE_EDGE - left) - max(0.0, right + _SHADE_EDGE - area[2])
+        y += max(0.0, area[1] + _SHADE_EDGE - lower) - max(0.0, upper + _SHADE_EDGE - area[3])
+        text.set_position(self.at_pixels(x, y))
+
+    def shade(self, box: Box) -> None:
+        """Darken what lies behind the texts of a box, so that they can be read on bright fat."""
+        left, lower, right, upper = box
+        width, height = right - left + 2 * _SHADE_EDGE, upper - lower + 2 * _SHADE_EDGE
+        style: dict[str, Any] = {"facecolor": "black", "alpha": _SHADE, "edgecolor": "none", "zorder": 1.5}
+        self.figure.add_artist(Rectangle((left - _SHADE_EDGE, lower - _SHADE_EDGE), width, height, transform=None, **style))
 
     def line(self, points: npt.ArrayLike, **style: Any) -> None:
         """Draw through places of the slice in mm, shape (N, 2)."""
         x, y = zip(*(self.place(*point) for point in np.asarray(points, dtype=float)), strict=True)
         self.figure.add_artist(Line2D(x, y, transform=self.figure.transFigure, **style))
 
+    def stroke(self, places_px: npt.ArrayLike, **style: Any) -> None:
+        """Draw through places of the figure in pixels from its lower left, shape (N, 2)."""
+        x, y = np.asarray(places_px, dtype=float).T
+        self.figure.add_artist(Line2D(x, y, transform=None, **style))
+
     def marks(self, *, size: int) -> None:
-        """The letters of the four directions, and a scale bar in mm."""
+        """A scale bar in mm, and the letters of the four directions: in the middle of their edges where that is free."""
+        self._scale_bar(size)
         left, right, top, bottom = self.view.letters
-        style = {"fontsize": size + 1, "fontweight": "bold"}
-        self.text(self.within(0.02, 0.5), left, ha="left", va="center", **style)
-        self.text(self.within(0.98, 0.5), right, ha="right", va="center", **style)
-        self.text(self.within(0.5, 0.975), top, ha="center", va="top", **style)
-        self.text(self.within(0.5, 0.03), bottom, ha="center", va="bottom", **style)
+        taken = self._taken()
+        for letter, horizontal, vertical, places in (
+            (left, "left", "center", [(0.02, share) for share in _ALONG_EDGE]),
+            (right, "right", "center", [(0.98, share) for share in _ALONG_EDGE]),
+            (top, "center", "top", [(share, 0.975) for share in _ALONG_EDGE]),
+            (bottom, "center", "bottom", [(share, 0.03) for share in _ALONG_EDGE]),
+        ):
+            written = self.text((0.0, 0.0), letter, fontsize=size + 1, fontweight="bold", ha=horizontal, va=vertical)
+            taken.append(self._put(written, places, taken))
+            self.shade(taken[-1])
+
+    def _taken(self) -> list[Box]:
+        """Where texts and signs stand."""
+        signs = [artist for artist in self.figure.artists if isinstance(artist, Line2D) and artist.get_linestyle() == "None"]
+        drawn: list[Text | Line2D] = [*self.figure.texts, *signs]
+        return [self.box_of([one]) for one in drawn]
+
+    def _put(self, text: Text, places: Sequence[tuple[float, float]], taken: Sequence[Box]) -> Box:
+        """Move a text to the first place that is free, to the first of all where none is; gives what it then takes up."""
+        for place in (*places, places[0]):
+            text.set_position(self.within(*place))
+            box = self.box_of([text])
+            if not any(_meet(box, other) for other in taken):
+                break
+        return box
+
+    def _scale_bar(self, size: int) -> None:
         width, height = self.view.extent_mm
         length, start = scale_bar_mm(width), 0.97 * width
         for colour, thickness in (("black", 5), ("white", 2.5)):
@@ -79,9 +150,8 @@ class Sheet:
         Args:
             grey: Nothing but the frame has a colour, so that the palette is known beforehand.
         """
-        canvas = FigureCanvasAgg(self.figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        self._canvas.draw()
+        pixels = np.asarray(self._canvas.buffer_rgba())[..., :3]
         picture = self._grey_picture(pixels) if grey else Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
@@ -97,21 +167,29 @@ class Sheet:
         return picture
 
 
-def sheet_of(view: SliceView, *, long_side: int, border: str | None = None, border_pixels: int = 0) -> Sheet:
-    """Draw a slice in its own proportions, with an optional frame.
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def sheet_of(
+    view: SliceView, *, long_side: int, border: str | None = None, border_pixels: int = 0, beside: tuple[int, int] = (0, 0)
+) -> Sheet:
+    """Draw a slice in its own proportions, with an optional frame or black strips beside it.
 
     Args:
         view: The slice.
-        long_side: Pixels of the longer side, frame included.
+        long_side: Pixels of the longer side, frame included, strips not.
         border: Colour of the frame.
         border_pixels: Its width.
+        beside: Width of a strip at the viewer's right and height of one below the slice, in pixels.
     """
     extent = np.asarray(view.extent_mm)
     inner = np.maximum(np.round(extent * (long_side - 2 * border_pixels) / extent.max()), 40).astype(int)
-    total = inner + 2 * border_pixels
-    figure = Figure(figsize=tuple(total / _DPI), dpi=_DPI, facecolor=border or "black")
-    figure.figimage(_picture(view, inner), xo=border_pixels, yo=border_pixels, cmap="gray", vmin=0, vmax=255, origin="upper")
-    return Sheet(figure, view, margin=(border_pixels / total[0], border_pixels / total[1]), border=border)
+    figure = Figure(figsize=tuple((inner + 2 * border_pixels + beside) / _DPI), dpi=_DPI, facecolor=border or "black")
+    FigureCanvasAgg(figure)
+    left, lower = border_pixels, border_pixels + beside[1]
+    figure.figimage(_picture(view, inner), xo=left, yo=lower, cmap="gray", vmin=0, vmax=255, origin="upper")
+    return Sheet(figure, view, area=(left, lower, float(left + inner[0]), float(lower + inner[1])), border=border)
 
 
 def _picture(view: SliceView, size: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
