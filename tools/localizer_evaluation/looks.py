@@ -17,6 +17,7 @@ from monai_spine.anatomy import DISCS, Level
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Point, apply_affine, invert_affine, lies_inside
 from monai_spine.level_candidates import Candidate, LocalizerMaps, find_candidates
+from monai_spine.level_confidence import UNCORRECTED
 from monai_spine.level_decoding import decode_levels
 from monai_spine.level_inference import LevelLocalizer
 from monai_spine.level_names import LevelNamer
@@ -37,6 +38,7 @@ ABLATED_LOOKS = (
     "without the sequence",
     "argmax of each channel",
 )
+CUTS = ("above the sacrum", "below L2", "one side", "three slices")
 KINDS = ("whole", "cut", "worse", "ablated")
 """How a scan may be looked at."""
 
@@ -49,13 +51,14 @@ Row = dict[str, Any]
 
 
 def load_localizer(weights: Mapping[str, Path]) -> LevelLocalizer:
-    """The shipped bundles with an experiment's weights."""
+    """The shipped bundles with an experiment's weights, their confidences as the numbering says them."""
     bundles = {kind: find_bundle(name) for kind, name in BUNDLES.items()}
     networks = {kind: bundle.network_definition().eval() for kind, bundle in bundles.items()}
     for kind, network in networks.items():
         network.load_state_dict(torch.load(weights[kind], map_location="cpu", weights_only=True))
     refiner = LevelRefiner(bundles["refiner"], network=networks["refiner"])
     namer = LevelNamer(bundles["namer"], network=networks["namer"])
+    namer.calibration = UNCORRECTED
     return LevelLocalizer(bundles["localizer"], network=networks["localizer"], namer=namer, refiner=refiner)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from localizer_evaluation.looks import ABLATED_LOOKS, WHOLE
+from localizer_evaluation.looks import ABLATED_LOOKS, CUTS, WHOLE
 from monai_spine.level_confidence import Calibration
 
 _NOT_POINTS = ("dice", "outside", "sacrum_not_seen")
-_OTHER_LOOKS = (WHOLE, *ABLATED_LOOKS)
+_OTHER_LOOKS = (WHOLE, *CUTS, *ABLATED_LOOKS)
 _BINS = 10
 
 
@@ -53,10 +53,8 @@ def _accuracy(tables: Mapping[str, pd.DataFrame]) -> str:
 def _cut(rows: pd.DataFrame) -> str:
     head = ["cut", "scans", "levels in view", "right", "named though cut away", "points outside", "`sacrum_not_seen`"]
     lines = []
-    for name, mine in rows[rows.study == "lumbar_volumes"].groupby("look", sort=False):
+    for name, mine in rows[rows["look"].isin(CUTS)].groupby("look", sort=False):
         flags = mine[mine.name == "sacrum_not_seen"].value
-        if not len(flags):
-            continue
         points, gone = _points(mine), mine[mine.is_there.eq(False) & mine.confidence.notna()]
         outside = mine[mine.name == "outside"].value.sum()
         lines.append(
@@ -69,23 +67,24 @@ def _worse(rows: pd.DataFrame) -> str:
     lines = []
     for name, mine in rows[(rows.study == "lumbar_volumes") & ~rows["look"].isin(_OTHER_LOOKS)].groupby("look", sort=False):
         points = _points(mine)
-        if not mine.name.eq("sacrum_not_seen").any():
-            lines.append([name, mine.case.nunique(), len(points), f"{_share(points):.1%}", f"{points.mm.median():.2f}"])
+        lines.append([name, mine.case.nunique(), len(points), f"{_share(points):.1%}", f"{points.mm.median():.2f}"])
     return _table(["fault", "scans", "levels in view", "right", "median mm"], lines)
 
 
 def _confidence(rows: pd.DataFrame) -> str:
     """Calibration error as the networks say it and after a calibration that was fitted on the other folds."""
-    named = rows[rows.confidence.notna() & ~rows.name.isin(_NOT_POINTS)].copy()
+    named = rows[rows.confidence.notna() & ~rows["look"].isin(ABLATED_LOOKS)].copy()
     named["right"] = _is_right(named)
     fitted = named.confidence.copy()
     for fold in named.fold.unique():
         here = named.fold == fold
-        fitted[here] = Calibration.fit(named[~here].confidence, named[~here].right)(named[here].confidence)
+        others = named[~here] if (~here).any() else named
+        fitted[here] = Calibration.fit(others.confidence, others.right)(named[here].confidence)
     named["fitted"] = fitted
     whole = named["look"] == WHOLE
     groups = {"whole scans": whole & (named.study == "lumbar_volumes"), "pictures": whole & (named.study == "midsagittal")}
-    groups |= {"cut scans": ~whole, "all": whole | ~whole}
+    cut = named["look"].isin(CUTS)
+    groups |= {"cut scans": cut, "worse scans": ~whole & ~cut, "all": whole | ~whole}
     lines = []
     for title, chosen in groups.items():
         mine = named[chosen]
