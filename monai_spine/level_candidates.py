@@ -46,13 +46,10 @@ class Candidate:
     Attributes:
         point_ras_mm: Its centre, finer than a voxel.
         evidence: For each level of `DISCS`, the probability seen there, 0 to 1.
-        below: For each level, the probability that one step further down lies the next one, below L5/S1 the sacrum. None where
-            that place was not looked at, or lies outside the scan.
     """
 
     point_ras_mm: Point
     evidence: tuple[float, ...]
-    below: tuple[float, ...] | None = None
 
 
 def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int = 16) -> tuple[Candidate, ...]:

@@ -17,22 +17,16 @@ import torch
 from monai_spine.anatomy import DISCS
 from monai_spine.crops import crop_affine, read_block, resample_block
 from monai_spine.errors import WeightsError
-from monai_spine.geometry import Affine, Point, Triple, lies_inside
+from monai_spine.geometry import Affine, Point, Triple
 from monai_spine.level_candidates import Candidate
 from monai_spine.level_confidence import Calibration
-from monai_spine.level_sequence import DISC_SPACING_MM
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
 
-__all__ = ["CLASSES", "STEP_BELOW_MM", "LevelNamer", "NameBlock", "cut_name_blocks"]
+__all__ = ["CLASSES", "LevelNamer", "NameBlock", "cut_name_blocks"]
 
 CLASSES = ("above", *(level.label for level in DISCS), "below")
 """What the naming network's classes say."""
-
-STEP_BELOW_MM = (0.0, -14.0, -24.0)
-"""From L5/S1 to S1/S2 in a patient of usual size whose column stands upright, RAS: down and, along the sacrum, backwards."""
-
-_SIZES = (0.7, 1.4)
 
 
 @dataclass(frozen=True)
@@ -101,22 +95,15 @@ class LevelNamer:
         self.inferer, self.preprocessing, self.postprocessing = bundle.inferer, bundle.preprocessing, bundle.postprocessing
 
     def __call__(self, volume: Volume, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-        """The same candidates: how sure it is that a disc is there stays, and is shared among the names as the network says.
-
-        A second block is looked at a step below each: where the sacrum is, names can be told best of all.
-        """
+        """The same candidates: how sure it is that a disc is there stays, and is shared among the names as the network says."""
         if not candidates:
             return ()
-        places = np.array([candidate.point_ras_mm for candidate in candidates])
-        below = places + _size(places) * np.asarray(STEP_BELOW_MM)
-        inside = np.flatnonzero(lies_inside(below, volume.affine, volume.array.shape))
-        probabilities = self.probabilities(volume, [*places, *below[inside]])
-        seen = np.array([min(sum(candidate.evidence), 1.0) for candidate in candidates])
-        named = seen[:, None] * probabilities[: len(places), 1:-1]
-        next_ones = dict(zip(inside.tolist(), probabilities[len(places) :, 2:].tolist(), strict=True))
+        probabilities = self.probabilities(volume, [candidate.point_ras_mm for candidate in candidates])
+        seen = [min(sum(candidate.evidence), 1.0) for candidate in candidates]
+        named = np.asarray(seen)[:, None] * probabilities[:, 1:-1]
         return tuple(
-            replace(candidate, evidence=tuple(row), below=tuple(next_ones[at]) if at in next_ones else None)
-            for at, (candidate, row) in enumerate(zip(candidates, named.tolist(), strict=True))
+            replace(candidate, evidence=tuple(float(value) for value in row))
+            for candidate, row in zip(candidates, named, strict=True)
         )
 
     def probabilities(self, volume: Volume, points_ras_mm: Sequence[Point]) -> npt.NDArray[np.float32]:
@@ -131,9 +118,3 @@ class LevelNamer:
                 f"The naming network answered with shape {found}; {needed} is needed. Use a bundle with its classes."
             )
         return np.stack(answers)
-
-
-def _size(places: npt.NDArray[np.float64]) -> float:
-    """How far apart neighbouring discs of this patient lie, of what is usual."""
-    gaps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    return float(np.clip(np.median(gaps) / DISC_SPACING_MM, *_SIZES)) if len(gaps) else 1.0

@@ -5,8 +5,7 @@ A path goes from the head down and gives some candidates a name, each lower cand
 - the evidence for each name where it is given, and a price for each name that is given to nobody (outside the field of view),
 - a price for candidates that get no name although the network saw a disc there,
 - the likelihood of each distance between neighbours (log-normal about 35 mm; a name left out in between doubles it),
-- the evidence for the body between two neighbours, so that the bodies have a say in the numbering,
-- what lies a step below its lowest disc: the next one, or the sacrum, which is the anchor of all names.
+- the evidence for the body between two neighbours, so that the bodies have a say in the numbering.
 
 The best path (Viterbi) gives the names, the sum over all paths (forward-backward) the probability of each.
 """
@@ -32,7 +31,6 @@ DISC_SPACING_MM = 35.0
 """Mean distance of neighbouring disc centres in adults (usual range 29–42)."""
 
 _TINY = -1e9
-_BY_CHANCE = 1 / 8  # a step below may lie each of the six, something above or the sacrum
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,6 @@ class ColumnPrior:
         absent: Evidence below which a name is rather given to nobody.
         skipped: Probability that a disc between two seen ones was not seen.
         body_weight: How much the evidence of the bodies counts beside the discs'.
-        below_weight: How much it counts what lies a step below the lowest disc.
         floor: Added to every evidence, so that no single channel can forbid a name.
         same_disc_mm: Candidates nearer than this are two views of one disc.
     """
@@ -55,7 +52,6 @@ class ColumnPrior:
     absent: float = 0.1
     skipped: float = 0.03
     body_weight: float = 0.5
-    below_weight: float = 1.0
     floor: float = 0.02
     same_disc_mm: float = 15.0
 
@@ -63,9 +59,8 @@ class ColumnPrior:
 STANDARD_PRIOR = ColumnPrior()
 """Where the names are the localiser's own."""
 
-NAMED_PRIOR = ColumnPrior(body_weight=0.0, below_weight=3.0)
-"""Where the names come from the naming network, which has seen the bodies too. It knows the sacrum better than any disc: the weight
-of what lies below was chosen among 0, 1/2, 1, 3/2, 2, 3 and 5 by cross-validation (docs/localization.md)."""
+NAMED_PRIOR = ColumnPrior(body_weight=0.0)
+"""Where the names come from the naming network, which has seen the bodies too."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +89,10 @@ def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, 
         return Numbering((None,) * len(DISCS), np.zeros((0, len(DISCS))))
     node = _node_scores(candidates, prior)
     edge = _edge_scores(candidates, body_evidence, prior)
-    end = _end_scores(candidates, prior)
-    assigned = _viterbi(node, edge, end)
+    assigned = _viterbi(node, edge)
     points = np.array([candidate.point_ras_mm for candidate in candidates])
     same = np.linalg.norm(points[:, None] - points[None], axis=-1) < prior.same_disc_mm
-    return Numbering(assigned, np.minimum(same.astype(float) @ _marginals(node, edge, end), 1.0))
+    return Numbering(assigned, np.minimum(same.astype(float) @ _marginals(node, edge), 1.0))
 
 
 def _node_scores(candidates: Sequence[Candidate], prior: ColumnPrior) -> Floats:
@@ -125,16 +119,7 @@ def _edge_scores(candidates: Sequence[Candidate], body_evidence: BodyEvidence, p
     return scores
 
 
-def _end_scores(candidates: Sequence[Candidate], prior: ColumnPrior) -> Floats:
-    """Score of candidate c named l being the lowest that bears a name, (C, L); 0 where nothing is known of what lies below."""
-    scores = np.zeros((len(candidates), len(DISCS)))
-    for row, candidate in zip(scores, candidates, strict=True):
-        if candidate.below is not None:
-            row[:] = prior.below_weight * np.log((np.asarray(candidate.below) + prior.floor) / _BY_CHANCE)
-    return scores
-
-
-def _viterbi(node: Floats, edge: Floats, end: Floats) -> tuple[int | None, ...]:
+def _viterbi(node: Floats, edge: Floats) -> tuple[int | None, ...]:
     count, levels = node.shape
     best, origin = node.copy(), np.full((count, levels, 2), -1)
     for lower in range(count):
@@ -144,17 +129,16 @@ def _viterbi(node: Floats, edge: Floats, end: Floats) -> tuple[int | None, ...]:
                 origin[lower, level] = np.unravel_index(int(arriving.argmax()), arriving.shape)
                 best[lower, level] = node[lower, level] + arriving.max()
     assigned: list[int | None] = [None] * levels
-    whole = best + end
-    if whole.max() <= 0:
+    if best.max() <= 0:
         return tuple(assigned)
-    candidate, level = (int(index) for index in np.unravel_index(int(whole.argmax()), whole.shape))
+    candidate, level = (int(index) for index in np.unravel_index(int(best.argmax()), best.shape))
     while candidate >= 0:
         assigned[level] = candidate
         candidate, level = (int(index) for index in origin[candidate, level])
     return tuple(assigned)
 
 
-def _marginals(node: Floats, edge: Floats, end: Floats) -> Floats:
+def _marginals(node: Floats, edge: Floats) -> Floats:
     """Probability of each name for each candidate, over all paths and the empty one."""
     count, levels = node.shape
     forward, backward = node.copy(), np.zeros_like(node)
@@ -165,8 +149,8 @@ def _marginals(node: Floats, edge: Floats, end: Floats) -> Floats:
     for upper in reversed(range(count)):
         for level in range(levels):
             leaving = (edge[upper, level, upper + 1 :] + node[upper + 1 :] + backward[upper + 1 :]).ravel()
-            backward[upper, level] = _log_sum(np.append(leaving, end[upper, level]))
-    total = _log_sum(np.append((forward + end).ravel(), 0.0))
+            backward[upper, level] = _log_sum(np.append(leaving, 0.0))
+    total = _log_sum(np.append(forward.ravel(), 0.0))
     return np.asarray(np.exp(np.minimum(forward + backward - total, 0.0)))
 
 

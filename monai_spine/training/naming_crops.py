@@ -14,8 +14,7 @@ import torch
 from monai_spine.anatomy import DISCS
 from monai_spine.crops import resample_block
 from monai_spine.geometry import lies_inside
-from monai_spine.level_names import STEP_BELOW_MM, NameBlock
-from monai_spine.level_sequence import DISC_SPACING_MM
+from monai_spine.level_names import NameBlock
 from monai_spine.training.block_examples import BlockExamples
 from monai_spine.training.datalists import mixed_items
 from monai_spine.volume import Volume
@@ -24,6 +23,10 @@ __all__ = ["NamingCrops", "naming_items", "whole_column"]
 
 Item = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
+
+_SPACING_MM = 35.0
+_STEP_BELOW = np.array([0.0, -14.0, -24.0])
+"""From L5/S1 to S1/S2 in a patient whose column stands upright, RAS mm: down and, along the sacrum, backwards."""
 
 
 def naming_items(datalists: Path | str | Sequence[Path | str], split: str, *, limit: int | None = None) -> list[dict[str, Any]]:
@@ -68,8 +71,8 @@ def whole_column(discs: Floats) -> Floats:
         if np.isnan(column[at]).any():
             column[at] = 1.95 * column[at + 1] - 0.95 * column[at + 2]
     if np.isfinite(column[-2]).all() and np.isfinite(column[-3]).all():
-        size = np.linalg.norm(column[-2] - column[-3]) / DISC_SPACING_MM
-        column[-1] = column[-2] + size * np.asarray(STEP_BELOW_MM)
+        size = np.linalg.norm(column[-2] - column[-3]) / _SPACING_MM
+        column[-1] = column[-2] + size * _STEP_BELOW
     return column
 
 

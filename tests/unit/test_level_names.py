@@ -17,7 +17,7 @@ from monai_spine.anatomy import DISCS
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis
 from monai_spine.level_candidates import Candidate
-from monai_spine.level_names import CLASSES, STEP_BELOW_MM, LevelNamer, NameBlock, cut_name_blocks
+from monai_spine.level_names import CLASSES, LevelNamer, NameBlock, cut_name_blocks
 from monai_spine.models import NAMER
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle, find_bundle
@@ -187,12 +187,3 @@ def test_a_bundle_without_a_crop_section_is_refused(bundle: Bundle, tmp_path: Pa
     config.write_text(config.read_text().replace('"crop"', '"cut"'))
     with pytest.raises(WeightsError, match="has no 'crop'"):
         LevelNamer(find_bundle(NAMER, tmp_path))
-
-
-def test_what_lies_a_step_below_is_looked_at_where_the_scan_shows_it(reading) -> None:
-    lower = seen(*[1.0] * 6)[4:]
-    last, beyond = reading(brightening_volume(), [*lower, Candidate((2.0, -5.0, -140.0), (0.5,) * 6)])[1:]
-    assert beyond.below is None, "a step below it the scan has ended"
-    assert last.below is not None
-    (below,) = reading.probabilities(brightening_volume(), [tuple(np.add(CENTRES[5], STEP_BELOW_MM))])
-    np.testing.assert_allclose(last.below, below[2:], atol=0.1)

@@ -17,7 +17,6 @@ from monai_spine.level_confidence import Calibration
 from monai_spine.level_decoding import decode_levels
 from monai_spine.level_doubts import SURE, Doubt
 from monai_spine.level_inference import LevelLocalizer, maps_of
-from monai_spine.level_sequence import NAMED_PRIOR
 from monai_spine.levels import localize_levels
 from monai_spine.training.localizer_transforms import heatmaps
 from monai_spine.volume import Volume
@@ -128,20 +127,6 @@ def test_two_names_that_are_as_likely_are_called_ambiguous():
     levels = decode_levels(blind)
     assert "numbering_ambiguous" in levels.flags
     assert min(found.confidence for found in levels.levels) < 0.8
-
-
-def test_the_sacrum_below_the_lowest_disc_decides_between_two_names():
-    maps = maps_with(drawn(CENTRES))
-    either = [replace(one, evidence=(0.0, 0.0, 0.0, 0.0, 0.5, 0.5)) for one in find_candidates(maps)[-1:]]
-    upper = [replace(one, evidence=(0.16,) * 6) for one in find_candidates(maps)[-4:-1]]
-    sacrum, disc = (0.0,) * 5 + (1.0,), (0.0,) * 4 + (1.0, 0.0)
-    for below, name in ((sacrum, Level.L5_S1), (disc, Level.L4_L5)):
-        levels = decode_levels(maps, [*upper, replace(either[0], below=below)], prior=NAMED_PRIOR)
-        assert levels.levels[-1].level is name
-        assert levels.levels[-1].confidence > 0.9
-    unknown = decode_levels(maps, [*upper, *either], prior=NAMED_PRIOR)
-    assert unknown.levels[-1].confidence < 0.6
-    assert "numbering_ambiguous" in unknown.flags
 
 
 def test_a_disc_that_peaks_twice_is_one_disc():

@@ -34,7 +34,6 @@ WHOLE = "whole"
 ABLATED_LOOKS = (
     "all parts",
     "without the naming network",
-    "without what lies below",
     "without the sequence",
     "argmax of each channel",
 )
@@ -245,7 +244,6 @@ def _ablated(case: PreparedCase, volume: Volume, localizer: LevelLocalizer, limi
     found = (
         _decoded(maps, named, NAMED_PRIOR),
         _decoded(maps, candidates, STANDARD_PRIOR),
-        _decoded(maps, named, replace(NAMED_PRIOR, below_weight=0.0)),
         _each_alone(named),
         _argmax(maps),
     )
