@@ -87,8 +87,9 @@ class NamingCrops(BlockExamples):
         crop: The bundle's crop section: shape, spacing_mm, center_mm.
         transform: Intensity transforms, on dicts.
         jitter: Arguments of `BlockJitter`; None cuts at the places themselves.
-        cut_prob: Chance that the block ends early at its top, and likewise at its bottom: its last slice is repeated beyond, as
+        cut_prob: Chance that the block ends early at its top, and likewise at its bottom: its last row is repeated beyond, as
             where a scan ends.
+        flat_prob: Chance that one sagittal slice near the middle stands for all, as in a picture.
         seed: Of the random blocks.
     """
 
@@ -100,15 +101,16 @@ class NamingCrops(BlockExamples):
         *,
         jitter: Mapping[str, Any] | None = None,
         cut_prob: float = 0.0,
+        flat_prob: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(data, transform, jitter=jitter, seed=seed)
-        self.block, self.cut_prob = NameBlock.from_config(crop), cut_prob
+        self.block, self.cut_prob, self.flat_prob = NameBlock.from_config(crop), cut_prob, flat_prob
 
     def example(self, item: Item, volume: Volume) -> dict[str, Any]:
         affine = self.drawn(self.block.affine(volume.affine, item["place"]), self.block.shape)
-        image = self._cut(torch.from_numpy(resample_block(volume, affine, self.block.shape))[None])
-        return {"image": image, "label": int(item["label"]), "study": item["study"]}
+        image = torch.from_numpy(resample_block(volume, affine, self.block.shape))[None]
+        return {"image": self._flat(self._cut(image)), "label": int(item["label"]), "study": item["study"]}
 
     def _cut(self, image: torch.Tensor) -> torch.Tensor:
         chance_low, chance_high, low, high = (self.numbers(4) + 1) / 2
@@ -120,3 +122,11 @@ class NamingCrops(BlockExamples):
             end = image.shape[-1] - 1 - int(high * half)
             image[..., end + 1 :] = image[..., end : end + 1]
         return image
+
+    def _flat(self, image: torch.Tensor) -> torch.Tensor:
+        chance, which = (self.numbers(2) + 1) / 2
+        if chance >= self.flat_prob:
+            return image
+        slices = image.shape[1]
+        middle = (slices - 1) // 2 + int(which * (2 - slices % 2))
+        return image[:, middle : middle + 1].expand_as(image).clone()

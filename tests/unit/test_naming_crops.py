@@ -170,3 +170,15 @@ def classes_shown(folder: Path, discs: dict[Level, tuple[float, float, float]], 
     case = PreparedCase("1", "1", (PreparedVolume("image.nii", "sagittal"),), discs=discs)
     write_datalist(folder, study="low", source="simulated", cases=[case], splits={"training": ["1"]})
     return [CLASSES[item["label"]] for item in naming_items(folder, "training")]
+
+
+def test_a_flat_block_shows_one_of_its_middle_slices_everywhere(items) -> None:
+    whole, flat = NamingCrops(items, FINE), NamingCrops(items, FINE, flat_prob=1.0)
+    expected, chosen = whole[4]["image"][0], set()
+    for _ in range(20):
+        image = flat[4]["image"][0]
+        same = [at for at, one in enumerate(expected) if torch.equal(one, image[0])]
+        assert len(same) == 1
+        chosen.update(same)
+        assert all(torch.equal(one, image[0]) for one in image)
+    assert chosen == {1, 2}
