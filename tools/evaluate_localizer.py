@@ -4,12 +4,12 @@
     monai-spine prepare midsagittal DATA -o work/midsagittal
     python tools/evaluate_localizer.py split work/lumbar_volumes work/midsagittal -o work/folds
     python tools/evaluate_localizer.py train work/folds --phantom work/phantom [--localizer BASE --namer BASE --refiner BASE]
-    python tools/evaluate_localizer.py report work/folds
+    python tools/evaluate_localizer.py report work/folds [--write docs/localization.md]
 
 `train` runs the bundles' own training command for each experiment and keeps what is finished, so that it goes on after a kill;
 ablations train the naming network alone unless `--only` says otherwise, and look with their fold's other two. BASE are weights
 that have seen no real image. `report` looks at every held-out scan as an analysis does (pictures at unknown scale), keeps what
-it found in `rows.json`, and prints the tables of docs/localization.md.
+it found in `rows.json`, and prints the tables of docs/localization.md; `--write` puts them between the marks of that file.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from localizer_evaluation.tables import report
 
 from monai_spine.studies.prepared import read_datalist
 
+_MARKS = ("<!-- figures -->", "<!-- /figures -->")
 _EPOCHS = {"localizer": 5, "namer": 36, "refiner": 5}
 
 
@@ -58,6 +59,16 @@ def _looked_at(experiment: Path) -> list[dict[str, Any]]:
     return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
 
+def _write_between_marks(path: Path, tables: str) -> None:
+    head, mark, rest = path.read_text(encoding="utf-8").partition(_MARKS[0])
+    _, end, tail = rest.partition(_MARKS[1])
+    if not mark or not end:
+        sys.exit(
+            f"{path} has no place for the tables. Put {_MARKS[0]} and {_MARKS[1]} on lines of their own where they should stand."
+        )
+    path.write_text(f"{head}{mark}\n{tables}\n{end}{tail}", encoding="utf-8")
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
@@ -80,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     reporting = steps.add_parser("report", help="look at all held-out scans and print the tables")
     reporting.add_argument("folds", type=Path)
     reporting.add_argument("--experiments", default="*", help="pattern of the experiments' names")
+    reporting.add_argument("--write", type=Path, help="Markdown file with the marks between which the tables go")
     return parser
 
 
@@ -91,7 +103,10 @@ def main() -> None:
         return
     chosen = [path for path in experiments(arguments.folds) if path.match(arguments.experiments)]
     if arguments.step == "report":
-        print(report({path.name: _rows(path) for path in chosen if is_trained(path)}))
+        tables = report({path.name: _rows(path) for path in chosen if is_trained(path)})
+        print(tables)
+        if arguments.write:
+            _write_between_marks(arguments.write, tables)
         return
     how = Training(
         phantom=arguments.phantom,
