@@ -70,7 +70,6 @@ def decode_levels(
     """
     candidates = find_candidates(maps) if candidates is None else candidates
     numbering = number_column(candidates, lambda upper, lower: _body_between(maps, upper, lower), prior)
-    numbering = _corrected(numbering, calibration)
     named = {level: candidates[index] for level, index in enumerate(numbering.assigned) if index is not None}
     sure = [level for level in named if _is_sure(numbering, level)]
     if len(sure) < _FEWEST_LEVELS:
@@ -81,22 +80,26 @@ def decode_levels(
             "--series."
         )
     points = {level: _refined(maps.discs[level], candidate, maps.affine) for level, candidate in named.items()}
+    numbering = _corrected(numbering, calibration, is_without_sacrum=bool(_sacrum_doubts(maps, points, numbering)))
     levels = tuple(_level_point(maps, numbering, points, level, series_instance_uid) for level in sorted(points))
     bodies, vertebrae = _bodies(maps, points, {level: _confidence(numbering, level) for level in points})
-    affine, shape = maps.scan or (maps.affine, maps.discs.shape[1:])
-    lowest = levels[-1]
-    sacrum = sacrum_doubts(lowest.level, lowest.confidence, lowest.disc_ras_mm, affine=affine, shape=shape)
     doubts = column_doubts([named[level].evidence for level in sorted(named)], sorted(named))
-    return Levels(levels, vertebrae, (*sacrum, *doubts), bodies)
+    return Levels(levels, vertebrae, (*_sacrum_doubts(maps, points, numbering), *doubts), bodies)
 
 
-def _corrected(numbering: Numbering, calibration: Calibration) -> Numbering:
+def _sacrum_doubts(maps: LocalizerMaps, points: Mapping[int, Floats], numbering: Numbering) -> tuple[Doubt, ...]:
+    affine, shape = maps.scan or (maps.affine, maps.discs.shape[1:])
+    lowest = max(points)
+    return sacrum_doubts(DISCS[lowest], _confidence(numbering, lowest), points[lowest], affine=affine, shape=shape)
+
+
+def _corrected(numbering: Numbering, calibration: Calibration, *, is_without_sacrum: bool) -> Numbering:
     """Each given name as sure as it should be; what it loses or gains goes to, or comes from, the same disc's other names."""
     probability = numbering.probability.copy()
     for level, index in enumerate(numbering.assigned):
         if index is not None:
             row = probability[index]
-            others, sure = float(row.sum() - row[level]), float(calibration(row[level]))
+            others, sure = float(row.sum() - row[level]), float(calibration(row[level], is_without_sacrum))
             row *= max(float(row.sum()) - sure, 0.0) / max(others, 1e-12)
             row[level] = sure
     return Numbering(numbering.assigned, probability)

@@ -27,6 +27,7 @@ SURE = 0.5
 
 CANAL_NOT_SEEN = "canal_not_seen"
 
+_LEAST_SACRUM_MM = 25.0  # about the height of S1: where less is seen, L4/L5 may be taken for L5/S1
 _AMBIGUOUS = 0.2
 _WORTH_SAYING = 0.03
 _FLOOR = 0.02
@@ -99,7 +100,7 @@ def canal_doubt(level: Level, strength: float, *, needed: float, below_mm: float
 def sacrum_doubts(
     lowest: Level, confidence: float, disc_ras_mm: Point | Floats, *, affine: Affine, shape: Sequence[int]
 ) -> tuple[Doubt, ...]:
-    """`sacrum_not_seen` where the disc above the sacrum was not named, or not surely.
+    """`sacrum_not_seen` where the disc above the sacrum was not named, or not surely, or too little of the sacrum is in the scan.
 
     Args:
         lowest: The lowest disc that was named.
@@ -108,12 +109,15 @@ def sacrum_doubts(
         affine: Of the scan, voxel centre to RAS+ mm.
         shape: The scan's voxels.
     """
-    if lowest is LEVELS[-1]:
-        seen = f"{lowest.label} was named with a confidence of {confidence:.2f} only"
-        return () if confidence >= SURE else (Doubt("sacrum_not_seen", seen),)
     above_mm = _above_lower_end_mm(disc_ras_mm, affine, shape)
-    where = f"{above_mm:.0f} mm above the scan's lower end"
-    return (Doubt("sacrum_not_seen", f"the lowest disc that was named is {lowest.label}, {where}"),)
+    if lowest is not LEVELS[-1]:
+        where = f"{above_mm:.0f} mm above the scan's lower end"
+        return (Doubt("sacrum_not_seen", f"the lowest disc that was named is {lowest.label}, {where}"),)
+    if above_mm < _LEAST_SACRUM_MM:
+        return (Doubt("sacrum_not_seen", f"the scan ends {above_mm:.0f} mm below {lowest.label}"),)
+    if confidence < SURE:
+        return (Doubt("sacrum_not_seen", f"{lowest.label} was named with a confidence of {confidence:.2f} only"),)
+    return ()
 
 
 def _above_lower_end_mm(point_ras_mm: Point | Floats, affine: Affine, shape: Sequence[int]) -> float:

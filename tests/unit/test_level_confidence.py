@@ -46,8 +46,8 @@ def test_nothing_cannot_be_fitted_to() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"slope": 0.0, "offset": 0.0}, "slope 0 .*above 0"),
-        ({"slope": 1.0, "offset": float("nan")}, "offset nan"),
+        ({"slope": 0.0, "offset": 0.0}, "slope=0.0.*above 0"),
+        ({"slope": 1.0, "offset": float("nan")}, "offset=nan"),
         ({"slope": "steep"}, "could not convert"),
         ({"gradient": 1.0}, "gradient"),
         (None, "AttributeError"),
@@ -60,3 +60,15 @@ def test_a_section_that_makes_no_curve_is_refused(config: dict, said: str) -> No
 
 def test_a_section_is_read() -> None:
     assert Calibration.from_config({"slope": 0.5, "offset": -1}) == Calibration(0.5, -1.0)
+
+
+def test_without_a_sacrum_it_is_corrected_apart() -> None:
+    said, right = too_sure()
+    draws = np.random.default_rng(1)
+    without = draws.random(len(said)) < 0.3
+    right = np.where(without, draws.random(len(said)) < 0.5, right)
+    found = Calibration.fit(said, right, without)
+    corrected = found(said, without)
+    assert corrected[without].mean() == pytest.approx(0.5, abs=0.03)
+    assert corrected[~without].mean() == pytest.approx(right[~without].mean(), abs=0.03)
+    assert found(0.9, True) < found(0.9)

@@ -104,9 +104,15 @@ def test_a_missing_sacrum_is_said_with_how_much_of_the_scan_is_left_below(flips,
 
 
 def test_a_sacrum_that_is_not_surely_named_is_not_called_seen():
-    (doubt,) = sacrum_doubts(Level.L5_S1, 0.31, (0.0, 0.0, 0.0), affine=np.eye(4), shape=(9, 9, 9))
+    (doubt,) = sacrum_doubts(Level.L5_S1, 0.31, (4.0, 4.0, 40.0), affine=np.eye(4), shape=(9, 9, 90))
     assert doubt == Doubt("sacrum_not_seen", "L5/S1 was named with a confidence of 0.31 only")
-    assert sacrum_doubts(Level.L5_S1, SURE, (0.0, 0.0, 0.0), affine=np.eye(4), shape=(9, 9, 9)) == ()
+    assert sacrum_doubts(Level.L5_S1, SURE, (4.0, 4.0, 40.0), affine=np.eye(4), shape=(9, 9, 90)) == ()
+
+
+def test_a_scan_that_ends_below_the_disc_shows_no_sacrum_however_sure_the_name():
+    (doubt,) = sacrum_doubts(Level.L5_S1, 0.99, (4.0, 4.0, 14.5), affine=np.eye(4), shape=(9, 9, 90))
+    assert doubt == Doubt("sacrum_not_seen", "the scan ends 15 mm below L5/S1")
+    assert sacrum_doubts(Level.L5_S1, 0.99, (4.0, 4.0, 25.0), affine=np.eye(4), shape=(9, 9, 90)) == ()
 
 
 def test_flags_of_a_column_are_its_own_and_those_of_the_names_of_graded_levels_each_once():

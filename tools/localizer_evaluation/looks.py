@@ -65,7 +65,8 @@ def look(datalist: Datalist, case: PreparedCase, localizer: LevelLocalizer, kind
     """Rows of one held-out case: one per look and structure that should be found or was named.
 
     A row has `look`, `name`, `mm` (how far what was named lies from what is true, infinite where one of the two is not there),
-    `limit_mm` (how far is right), `confidence` (None where nothing was named), `is_there` (false: cut away, or beyond the scan).
+    `limit_mm` (how far is right), `confidence` (None where nothing was named), `is_there` (false: cut away, or beyond the scan),
+    `without_sacrum` (whether the flag `sacrum_not_seen` was up).
     Rows of a volume as a whole have the `name` `dice`, `outside` or `sacrum_not_seen`, and `value`.
 
     Args:
@@ -90,10 +91,11 @@ def look(datalist: Datalist, case: PreparedCase, localizer: LevelLocalizer, kind
 
 @dataclass(frozen=True)
 class _Found:
-    """Places by name, RAS+ mm, and how sure they are."""
+    """Places by name, RAS+ mm, how sure they are, and the column's flags."""
 
     places: Mapping[str, Point]
     confidence: Mapping[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, levels: Levels | None) -> _Found:
@@ -101,6 +103,7 @@ class _Found:
         return cls(
             {found.level.label: found.disc_ras_mm for found in named},
             {found.level.label: found.confidence for found in named},
+            () if levels is None else levels.flags,
         )
 
 
@@ -124,6 +127,7 @@ def _rows(look: str, found: _Found, true: Mapping[str, Point], *, limit_mm: floa
             "limit_mm": limit_mm,
             "confidence": found.confidence.get(name),
             "is_there": name in true,
+            "without_sacrum": "sacrum_not_seen" in found.flags,
         }
 
 
@@ -135,9 +139,8 @@ def _picture(volume: Volume, localizer: LevelLocalizer) -> _Found:
         return _Found({})
     pixels = {structure.label: place for of in (found.discs_px, found.vertebrae_px) for structure, place in of.items()}
     ends = {name: apply_affine(volume.affine, [0.0, x, y]) for name, (x, y) in pixels.items()}
-    return _Found(
-        {name: _point(end) for name, end in ends.items()}, {level.label: sure for level, sure in found.confidence.items()}
-    )
+    confidence = {level.label: sure for level, sure in found.confidence.items()}
+    return _Found({name: _point(end) for name, end in ends.items()}, confidence, found.flags)
 
 
 def _found_on(volume: Volume, localizer: LevelLocalizer) -> Levels | None:

@@ -73,13 +73,12 @@ def _worse(rows: pd.DataFrame) -> str:
 
 def _confidence(rows: pd.DataFrame) -> str:
     """Calibration error as the networks say it and after a calibration that was fitted on the other folds."""
-    named = rows[rows.confidence.notna() & ~rows["look"].isin(ABLATED_LOOKS)].copy()
+    named = rows[rows.confidence.notna() & ~rows["look"].isin(ABLATED_LOOKS)].astype({"without_sacrum": bool})
     named["right"] = _is_right(named)
     fitted = named.confidence.copy()
     for fold in named.fold.unique():
         here = named.fold == fold
-        others = named[~here] if (~here).any() else named
-        fitted[here] = Calibration.fit(others.confidence, others.right)(named[here].confidence)
+        fitted[here] = _fit(named[~here] if (~here).any() else named)(named[here].confidence, named[here].without_sacrum)
     named["fitted"] = fitted
     whole = named["look"] == WHOLE
     groups = {"whole scans": whole & (named.study == "lumbar_volumes"), "pictures": whole & (named.study == "midsagittal")}
@@ -90,9 +89,14 @@ def _confidence(rows: pd.DataFrame) -> str:
         mine = named[chosen]
         errors = [f"{calibration_error(mine[column], mine.right):.3f}" for column in ("confidence", "fitted")]
         lines.append([title, len(mine), f"{mine.right.mean():.1%}", f"{mine.fitted.mean():.1%}", *errors])
-    every = Calibration.fit(named.confidence, named.right)
+    every = _fit(named)
     table = _table(["levels of", "named", "right", "mean confidence", "error before", "error after"], lines)
-    return f"{table}\n\nFitted on all folds: slope {every.slope:.3f}, offset {every.offset:.3f}."
+    found = f"slope {every.slope:.3f}, offset {every.offset:.3f}, without a sacrum {every.without_sacrum:.3f}"
+    return f"{table}\n\nFitted on all folds: {found}."
+
+
+def _fit(named: pd.DataFrame) -> Calibration:
+    return Calibration.fit(named.confidence, named.right, named.without_sacrum)
 
 
 def calibration_error(confidence: pd.Series, right: pd.Series) -> float:
