@@ -98,7 +98,7 @@ def test_the_calibration_error_is_how_far_bins_are_from_what_came_true() -> None
 def test_tables_count_missing_levels_as_wrong_and_name_what_was_cut_away() -> None:
     def row(look: str, name: str, mm: float, confidence: float | None, is_there: bool = True) -> dict[str, object]:
         about = {"study": "lumbar_volumes", "case": "a", "look": look, "limit_mm": 10.0}
-        return {**about, "name": name, "mm": mm, "confidence": confidence, "is_there": is_there}
+        return {**about, "name": name, "mm": mm, "confidence": confidence, "is_there": is_there, "without_sacrum": False}
 
     rows = [row("whole", "L4/L5", 2.0, 0.9), row("whole", "L5/S1", np.inf, None)]
     rows += [row("above the sacrum", "L4/L5", 1.0, 0.8), row("above the sacrum", "L5/S1", np.inf, 0.4, False)]
