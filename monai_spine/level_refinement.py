@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from monai_spine.anatomy import LEVELS, Side, Vertebra
+from monai_spine.anatomy import LEVELS, Side
 from monai_spine.crops import read_block, resample_block
 from monai_spine.errors import WeightsError
-from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, lies_inside, spacing_of, to_ras_axes
+from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, lies_inside
+from monai_spine.level_bodies import BodyCanvas
 from monai_spine.level_candidates import peak_near
 from monai_spine.level_doubts import CANAL_NOT_SEEN, canal_doubt
 from monai_spine.level_slices import on_slices
-from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
-from monai_spine.sampling import sample_linear
+from monai_spine.levels import LevelPoint, Levels
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
 
@@ -45,13 +45,12 @@ Maps = npt.NDArray[np.float32]
 CHANNELS = ("disc", "canal", "foramina", "body above", "body below")
 """What the refining network's channels say."""
 
-_DISC, _CANAL, _FORAMINA, _BODY_ABOVE, _BODY_BELOW = range(len(CHANNELS))
+_DISC, _CANAL, _FORAMINA = range(3)
+_BODIES = slice(3, 5)
 _REACH_MM = 14.0
 _CANAL_MM = 24.0
 _FORAMEN_MM = (17.0, 5.0, 8.0)  # outwards, to the front and up from the canal: the middle of placement.FORAMINAL_OFFSET_MM
 _SEEN = 0.2
-_SMALLEST_BODY_MM3 = 2000.0
-_FINEST_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,10 @@ def refine_levels(volume: Volume, levels: Levels, *, affines: Sequence[Affine], 
         maps: (5, R, A, S) probabilities on each block.
     """
     looks = [_Look(*seen) for seen in zip(levels.levels, maps, affines, strict=True)]
-    bodies = _Bodies.on(volume)
+    bodies = BodyCanvas.on(volume)
     for look in looks:
-        bodies.add(look)
+        beside = (look.level.level.vertebra_above, look.level.level.vertebra_below)
+        bodies.add(dict(zip(beside, look.maps[_BODIES], strict=True)), look.affine)
     confidence = {look.level.level: look.level.confidence for look in looks}
     refined = replace(
         levels,
@@ -273,70 +273,6 @@ def _peak(channel: npt.NDArray[np.float32], affine: Affine, expected: Floats) ->
     """The strongest place near the expected one, None if it is too weak to have been seen, and its strength."""
     place, strength = peak_near(channel, affine, around_ras_mm=_triple(expected), reach_mm=_REACH_MM)
     return _triple(place) if strength >= _SEEN else None, strength
-
-
-@dataclass
-class _Bodies:
-    """Bodies gathered block by block on one grid: the surest answer names a voxel."""
-
-    affine: Affine
-    labels: npt.NDArray[np.uint8]
-    strength: npt.NDArray[np.float32]
-
-    @classmethod
-    def on(cls, volume: Volume) -> _Bodies:
-        """An empty map along the scan's axes nearest to R, A, S."""
-        array, affine = to_ras_axes(volume.array, volume.affine)
-        factors = np.maximum(1, np.round(_FINEST_MM / np.asarray(spacing_of(affine)))).astype(int)
-        shape = -(-np.asarray(array.shape) // factors)
-        step = np.diag([*factors.astype(float), 1.0])
-        step[:3, 3] = (factors - 1) / 2
-        return cls(affine @ step, np.zeros(shape, np.uint8), np.full(shape, 0.5, np.float32))
-
-    def add(self, look: _Look) -> None:
-        """Write one block's two bodies wherever they are surer than what is there."""
-        low, high = self._box(look)
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        if 0 in self.labels[box].shape:
-            return
-        start = np.eye(4)
-        start[:3, 3] = low
-        to_block = invert_affine(look.affine) @ self.affine @ start
-        inside = _inside(to_block, self.labels[box].shape, look.maps.shape[1:])
-        for channel, body in ((_BODY_ABOVE, look.level.level.vertebra_above), (_BODY_BELOW, look.level.level.vertebra_below)):
-            seen = sample_linear(look.maps[channel], to_block, self.labels[box].shape) * inside
-            better = seen > self.strength[box]
-            self.labels[box][better] = BODY_VALUES[body]
-            self.strength[box][better] = seen[better]
-
-    def _box(self, look: _Look) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        ends = [[0, size - 1] for size in look.maps.shape[1:]]
-        corners = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
-        reached = apply_affine(invert_affine(self.affine) @ look.affine, corners)
-        low = np.clip(np.floor(reached.min(0)), 0, self.labels.shape).astype(np.int64)
-        return low, np.clip(np.ceil(reached.max(0)) + 1, low, self.labels.shape).astype(np.int64)
-
-    def map(self) -> BodyMap:
-        return BodyMap(self.labels, self.affine)
-
-    def vertebrae(self, confidence: Mapping[Any, float]) -> tuple[VertebraPoint, ...]:
-        """Centre of each body, as sure as the surer of the discs beside it and as its voxels are."""
-        found = []
-        for vertebra in sorted(BODY_VALUES, key=list(Vertebra).index):
-            voxels = np.argwhere(self.labels == BODY_VALUES[vertebra])
-            if len(voxels) * np.prod(spacing_of(self.affine)) < _SMALLEST_BODY_MM3:
-                self.labels[tuple(voxels.T)] = 0
-                continue
-            beside = [sure for level, sure in confidence.items() if vertebra in (level.vertebra_above, level.vertebra_below)]
-            certainty = max(beside) * float(self.strength[tuple(voxels.T)].mean())
-            found.append(VertebraPoint(vertebra, _triple(apply_affine(self.affine, voxels.mean(0))), round(certainty, 4)))
-        return tuple(found)
-
-
-def _inside(to_block: Affine, shape: tuple[int, ...], block_shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Which points of a grid lie inside a block."""
-    places = apply_affine(to_block, np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij"), -1))
-    return np.asarray(((places >= -0.5) & (places <= np.asarray(block_shape) - 0.5)).all(-1))
 
 
 def _triple(values: Sequence[float] | Floats) -> Triple:
