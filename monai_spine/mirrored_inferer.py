@@ -10,6 +10,8 @@ from monai.inferers import Inferer
 
 __all__ = ["MirroredInferer"]
 
+_SAME = 1e-6
+
 
 class MirroredInferer(Inferer):
     """Average a network's answer to a batch and its answer to the mirrored batch, mirrored back.
@@ -23,7 +25,7 @@ class MirroredInferer(Inferer):
         self.axis, self.mirror_back = axis, mirror_back
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Both looks in one pass of the network.
+        """Both looks in one pass of the network; one look where the batch is its own mirror image, as pictures are.
 
         Args:
             inputs: (B, C, R, A, S).
@@ -34,6 +36,9 @@ class MirroredInferer(Inferer):
         Returns:
             The mean of both answers.
         """
-        answers = network(torch.cat([inputs, inputs.flip(self.axis)]), *args, **kwargs)
-        seen, mirrored = answers.chunk(2)
-        return (seen + (mirrored.flip(self.axis) if self.mirror_back else mirrored)) / 2
+        mirrored = inputs.flip(self.axis)
+        if torch.allclose(inputs, mirrored, rtol=0.0, atol=_SAME):
+            answer = seen_mirrored = network(inputs, *args, **kwargs)
+        else:
+            answer, seen_mirrored = network(torch.cat([inputs, mirrored]), *args, **kwargs).chunk(2)
+        return (answer + (seen_mirrored.flip(self.axis) if self.mirror_back else seen_mirrored)) / 2

@@ -47,3 +47,18 @@ def test_answers_with_places_need_to_be_mirrored_back() -> None:
     back, not_back = (MirroredInferer(mirror_back=mirror_back)(image, torch.sigmoid) for mirror_back in (True, False))
     torch.testing.assert_close(back, torch.sigmoid(image))
     assert not torch.allclose(not_back, back, atol=1e-3)
+
+
+def test_an_image_that_is_its_own_mirror_is_looked_at_once_with_the_same_answer() -> None:
+    convolution, flat = network(), torch.rand(2, 1, 1, 4, 6).expand(2, 1, 5, 4, 6)
+    seen: list[int] = []
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return convolution(images)
+
+    with torch.inference_mode():
+        answer = MirroredInferer()(flat, counted)
+        both = (convolution(flat) + convolution(flat.flip(2)).flip(2)) / 2
+    assert seen == [2]
+    torch.testing.assert_close(answer, both)
