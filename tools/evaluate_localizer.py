@@ -1,4 +1,4 @@
-"""Cross-validate the localiser on real data: five folds by patient, each part of the set left out once, and ablations.
+"""Cross-validate the localiser on real data: five folds by patient, each part left out once, ablations, and reuse of a part.
 
     monai-spine prepare lumbar_volumes DATA -o work/lumbar_volumes
     monai-spine prepare midsagittal DATA -o work/midsagittal
@@ -51,7 +51,7 @@ def _looked_at(experiment: Path) -> list[dict[str, Any]]:
     localizer = load_localizer(weights_of(experiment))
     datalists = [read_datalist(path) for path in sorted(experiment.glob("*/datalist.json"))]
     held_out = [(datalist, case) for datalist in datalists for case in datalist.cases_of("validation")]
-    kinds = ("ablated",) if is_ablation(experiment) else ("whole",) if experiment.name.startswith("without_") else KINDS
+    kinds = ("ablated",) if is_ablation(experiment) else KINDS if experiment.name.startswith("fold_") else ("whole",)
     rows: list[dict[str, Any]] = []
     for position, (datalist, case) in enumerate(held_out, 1):
         print(f"{experiment.name}: scan {position} of {len(held_out)}", file=sys.stderr)

@@ -78,6 +78,13 @@ def test_without_randomisation_every_transform_of_intensities_is_off(kind: str) 
     assert list(RANDOMISATION[kind]) == with_chance
 
 
+def test_another_study_goes_on_from_the_weights_that_never_saw_it(tmp_path: Path) -> None:
+    command = training_command(experiment(tmp_path, "reuse_VB3_4"), "namer", how())
+    assert command[command.index("--pretrained") + 1] == str(tmp_path / "without_VB3" / "namer.pt")
+    assert "finetune_naming.json" in command[command.index("--config_file") + 1]
+    assert "--epochs" not in command
+
+
 def test_an_ablation_looks_with_its_fold_s_other_networks(tmp_path: Path) -> None:
     fold, ablation = experiment(tmp_path, "fold_1"), experiment(tmp_path, "fold_1_without_phantom")
     for path in (*(fold / f"{kind}.pt" for kind in BUNDLES), ablation / "namer.pt"):

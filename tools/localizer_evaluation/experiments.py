@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_spine.models import LOCALIZER, NAMER, REFINER
@@ -17,6 +17,10 @@ BUNDLES = {"localizer": LOCALIZER, "namer": NAMER, "refiner": REFINER}
 FOLDS = 5
 ABLATED_FOLDS = (0, 1)
 WITHOUT_PHANTOM, WITHOUT_RANDOMISATION = "without_phantom", "without_randomisation"
+REUSED_PART, REUSED_SCANS = "VB3", (1, 2, 4, 8, 16)
+"""The part that plays another study's scans, and how many of them are labelled; the half that is held out is always the same."""
+
+STUDIES = {"localizer": "finetune_localization", "namer": "finetune_naming", "refiner": "finetune_refinement"}
 RANDOMISATION = {"localizer": range(1, 5), "namer": range(4), "refiner": range(4)}
 """Which transforms of each bundle's `train#augmentation` change contrast, field, sharpness and noise."""
 
@@ -39,7 +43,7 @@ class Training:
 
 
 def split(datalists: Sequence[Datalist], out: Path) -> list[Path]:
-    """Write a data list per experiment and data set: folds by patient, parts left out, and the folds that are ablated."""
+    """Write a data list per experiment and data set: folds by patient, ablated folds, parts left out, and one part reused."""
     written = []
     parts = sorted({part_of(case) for datalist in datalists for case in datalist.cases} - {""})
     for datalist in datalists:
@@ -50,6 +54,21 @@ def split(datalists: Sequence[Datalist], out: Path) -> list[Path]:
         for part in parts:
             held_out = frozenset(case.case for case in datalist.cases if part_of(case) == part)
             written.append(write_split(datalist, out / f"without_{part}" / datalist.study, held_out=held_out))
+        written += _split_reused(datalist, out)
+    return written
+
+
+def _split_reused(datalist: Datalist, out: Path) -> list[Path]:
+    """Data lists of one part alone: every other patient held out, and so many of the others for training."""
+    cases = [case for case in datalist.cases if part_of(case) == REUSED_PART]
+    patients = sorted({case.patient for case in cases})
+    held_out = frozenset(case.case for case in cases if case.patient in patients[1::2])
+    written = []
+    for count in REUSED_SCANS if cases else ():
+        labelled = patients[::2][:count]
+        kept = tuple(case for case in cases if case.case in held_out or case.patient in labelled)
+        folder = out / f"reuse_{REUSED_PART}_{count}" / datalist.study
+        written.append(write_split(replace(datalist, cases=kept), folder, held_out=held_out))
     return written
 
 
@@ -72,22 +91,27 @@ def training_command(experiment: Path, kind: str, how: Training) -> list[str]:
     runs = experiment / f"{kind}_runs"
     real = sorted(str(path.parent) for path in experiment.glob("*/datalist.json"))
     without_phantom = experiment.name.endswith(WITHOUT_PHANTOM)
-    base = None if without_phantom else how.bases[kind]
+    train, base = REPOSITORY / "bundles" / BUNDLES[kind] / "configs" / "train.json", how.bases[kind]
     arguments = {
-        "config_file": str(REPOSITORY / "bundles" / BUNDLES[kind] / "configs" / "train.json"),
+        "config_file": str(train),
         "dataset_dir": str(real if without_phantom else [*real, str(how.phantom)]),
         "output_dir": str(runs),
         "ckpt_path": str(runs / "best.pt"),
-        "epochs": str(how.epochs[kind]),
-        "val_interval": str(how.epochs[kind]),
         "resume": str((runs / "last.pt").exists()),
     }
-    if base is not None:
+    if experiment.name.startswith("reuse_"):
+        arguments["config_file"] = str([str(train), str(REPOSITORY / "configs" / "studies" / f"{STUDIES[kind]}.json")])
+        base = experiment.parent / f"without_{REUSED_PART}" / f"{kind}.pt"
+        arguments["val_interval"] = "@epochs"
+    else:
+        arguments |= {"epochs": str(how.epochs[kind]), "val_interval": str(how.epochs[kind])}
+    if base is not None and not without_phantom:
         arguments["pretrained"] = str(base)
     if experiment.name.endswith(WITHOUT_RANDOMISATION):
         arguments |= {f"train#augmentation#transforms#{at}#prob": "0.0" for at in RANDOMISATION[kind]}
     command = [sys.executable, "-m", "monai.bundle", "run", "training"]
-    return [*command, *(part for key, value in arguments.items() for part in (f"--{key}", value)), *how.overrides[kind]]
+    overrides = [] if experiment.name.startswith("reuse_") else how.overrides[kind]
+    return [*command, *(part for key, value in arguments.items() for part in (f"--{key}", value)), *overrides]
 
 
 def weights_of(experiment: Path) -> dict[str, Path]:

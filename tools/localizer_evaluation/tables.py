@@ -34,6 +34,9 @@ def report(tables: Mapping[str, pd.DataFrame]) -> str:
     if parts:
         left_out = {name: rows[rows.study == "lumbar_volumes"] for name, rows in parts.items()}
         sections.insert(min(1, len(sections)), ("One set left out", _accuracy(left_out)))
+    reused = {name: rows for name, rows in tables.items() if name.startswith("reuse_")}
+    if reused:
+        sections.append(("Labelled scans of another study", _reuse(reused, tables)))
     return "\n\n".join(f"### {title}\n\n{table}" for title, table in sections)
 
 
@@ -48,6 +51,21 @@ def _accuracy(tables: Mapping[str, pd.DataFrame]) -> str:
             overlap = f"{dice.mean():.3f}" if len(dice) else "–"
             lines.append([name, study, points.case.nunique(), len(points), *near, f"{whole:.1%}", overlap])
     return _table(head, lines)
+
+
+def _reuse(reused: Mapping[str, pd.DataFrame], tables: Mapping[str, pd.DataFrame]) -> str:
+    """What so many labelled scans of a part add, always on the same held-out half of it; 0 is the part left out."""
+    count_of = {name: int(name.rpartition("_")[2]) for name in reused}
+    shown = {count_of[name]: rows for name, rows in reused.items()}
+    part = next(iter(reused)).split("_")[1]
+    if f"without_{part}" in tables:
+        without, held_out = tables[f"without_{part}"], next(iter(reused.values())).case
+        shown[0] = without[without.case.isin(held_out)]
+    lines = []
+    for count, rows in sorted(shown.items()):
+        points, dice = _points(rows), rows[rows.name == "dice"].value
+        lines.append([count, points.case.nunique(), f"{_share(points):.1%}", f"{points.mm.median():.2f}", f"{dice.mean():.3f}"])
+    return _table([f"labelled scans of {part}", "scans looked at", "right", "median mm", "body Dice"], lines)
 
 
 def _cut(rows: pd.DataFrame) -> str:
