@@ -9,7 +9,7 @@
 `train` runs the bundles' own training command for each experiment and keeps what is finished, so that it goes on after a kill;
 ablations train the naming network alone unless `--only` says otherwise, and look with their fold's other two. BASE are weights
 that have seen no real image. `report` looks at every held-out scan as an analysis does (pictures at unknown scale), keeps what
-it found in `rows.json`, and prints the tables of docs/localization.md; `--write` puts them between the marks of that file.
+it found in `rows_*.json`, and prints the tables of docs/localization.md; `--write` puts them between the marks of that file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from localizer_evaluation.experiments import BUNDLES, Training, experiments, is_ablation, is_trained, split, train, weights_of
+from localizer_evaluation.experiments import (
+    BUNDLES,
+    KINDS,
+    Training,
+    experiments,
+    is_ablation,
+    is_trained,
+    split,
+    train,
+    weights_of,
+)
 from localizer_evaluation.tables import report
 
 from monai_spine.studies.prepared import read_datalist
@@ -34,28 +44,36 @@ _MARKS = ("<!-- figures -->", "<!-- /figures -->")
 _EPOCHS = {"localizer": 5, "namer": 36, "refiner": 5}
 
 
-def _rows(experiment: Path) -> pd.DataFrame:
-    """What was found on the held-out cases, from `rows.json` where it is newer than the weights."""
-    kept = experiment / "rows.json"
-    if not kept.exists() or kept.stat().st_mtime < max(path.stat().st_mtime for path in weights_of(experiment).values()):
-        rows = _looked_at(experiment)
-        part = kept.with_suffix(".part")
-        part.write_text(json.dumps(rows), encoding="utf-8")
-        part.replace(kept)
-    return pd.DataFrame(json.loads(kept.read_text(encoding="utf-8")))
+def _rows(experiment: Path, kinds: list[str]) -> pd.DataFrame:
+    """What was found on the held-out cases, kind of look by kind of look, from `rows_KIND.json` where it is newer than the weights."""
+    trained = max(path.stat().st_mtime for path in weights_of(experiment).values())
+    rows: list[dict[str, Any]] = []
+    for kind in kinds:
+        kept = experiment / f"rows_{kind}.json"
+        if not kept.exists() or kept.stat().st_mtime < trained:
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(_looked_at(experiment, kind)), encoding="utf-8")
+            part.replace(kept)
+        rows += json.loads(kept.read_text(encoding="utf-8"))
+    return pd.DataFrame(rows)
 
 
-def _looked_at(experiment: Path) -> list[dict[str, Any]]:
-    from localizer_evaluation.looks import KINDS, load_localizer, look
+def _kinds(experiment: Path, wanted: list[str]) -> list[str]:
+    """How an experiment's scans are looked at: an ablation's with parts left out alone, folds in every way, the others as they are."""
+    usual = ["ablated"] if is_ablation(experiment) else wanted if experiment.name.startswith("fold_") else ["whole"]
+    return [kind for kind in usual if kind in wanted]
+
+
+def _looked_at(experiment: Path, kind: str) -> list[dict[str, Any]]:
+    from localizer_evaluation.looks import load_localizer, look
 
     localizer = load_localizer(weights_of(experiment))
     datalists = [read_datalist(path) for path in sorted(experiment.glob("*/datalist.json"))]
     held_out = [(datalist, case) for datalist in datalists for case in datalist.cases_of("validation")]
-    kinds = ("ablated",) if is_ablation(experiment) else KINDS if experiment.name.startswith("fold_") else ("whole",)
     rows: list[dict[str, Any]] = []
     for position, (datalist, case) in enumerate(held_out, 1):
-        print(f"{experiment.name}: scan {position} of {len(held_out)}", file=sys.stderr)
-        rows += [{"study": datalist.study, "case": case.case, **row} for row in look(datalist, case, localizer, kinds)]
+        print(f"{experiment.name}, {kind}: scan {position} of {len(held_out)}", file=sys.stderr)
+        rows += [{"study": datalist.study, "case": case.case, **row} for row in look(datalist, case, localizer, (kind,))]
     return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
 
@@ -91,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     reporting = steps.add_parser("report", help="look at all held-out scans and print the tables")
     reporting.add_argument("folds", type=Path)
     reporting.add_argument("--experiments", default="*", help="pattern of the experiments' names")
+    reporting.add_argument("--looks", nargs="+", choices=KINDS, default=list(KINDS), help="how folds are looked at")
     reporting.add_argument("--write", type=Path, help="Markdown file with the marks between which the tables go")
     return parser
 
@@ -103,7 +122,7 @@ def main() -> None:
         return
     chosen = [path for path in experiments(arguments.folds) if path.match(arguments.experiments)]
     if arguments.step == "report":
-        tables = report({path.name: _rows(path) for path in chosen if is_trained(path)})
+        tables = report({path.name: _rows(path, _kinds(path, arguments.looks)) for path in chosen if is_trained(path)})
         print(tables)
         if arguments.write:
             _write_between_marks(arguments.write, tables)

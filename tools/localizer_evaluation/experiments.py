@@ -14,6 +14,9 @@ from monai_spine.studies.prepared import Datalist
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLES = {"localizer": LOCALIZER, "namer": NAMER, "refiner": REFINER}
+KINDS = ("whole", "cut", "worse", "ablated")
+"""How held-out scans may be looked at."""
+
 FOLDS = 5
 ABLATED_FOLDS = (0, 1)
 WITHOUT_PHANTOM, WITHOUT_RANDOMISATION = "without_phantom", "without_randomisation"

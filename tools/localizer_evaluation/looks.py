@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from localizer_evaluation.degraded import degraded
-from localizer_evaluation.experiments import BUNDLES
+from localizer_evaluation.experiments import BUNDLES, KINDS
 from monai_spine.anatomy import DISCS, Level
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Point, apply_affine, invert_affine, lies_inside
@@ -38,9 +38,6 @@ ABLATED_LOOKS = (
     "argmax of each channel",
 )
 CUTS = ("above the sacrum", "below L2", "one side", "three slices")
-KINDS = ("whole", "cut", "worse", "ablated")
-"""How a scan may be looked at."""
-
 NEAR_MM = 10.0
 _SEEN = 0.1
 _SIDE_MM = 12.0

@@ -29,15 +29,16 @@ def report(tables: Mapping[str, pd.DataFrame]) -> str:
         every = pd.concat([rows.assign(fold=name) for name, rows in folds.items()])
         sections += [("Five folds by patient", _accuracy({"all folds": every, **folds}))]
         sections += [("Cut on purpose, all folds", _cut(every)), ("Confidence, all folds", _confidence(every))]
-        sections += [("Made worse on purpose, all folds", _worse(every))]
-        sections += [("Ablation", _ablation(folds, ablations)), ("Worst cases", _worst(every))]
+        sections += [("Made worse on purpose, all folds", _worse(every)), ("Worst cases", _worst(every))]
+        if every["look"].isin(ABLATED_LOOKS).any():
+            sections.insert(-1, ("Ablation", _ablation(folds, ablations)))
     if parts:
         left_out = {name: rows[rows.study == "lumbar_volumes"] for name, rows in parts.items()}
         sections.insert(min(1, len(sections)), ("One set left out", _accuracy(left_out)))
     reused = {name: rows for name, rows in tables.items() if name.startswith("reuse_")}
     if reused:
         sections.append(("Labelled scans of another study", _reuse(reused, tables)))
-    return "\n\n".join(f"### {title}\n\n{table}" for title, table in sections)
+    return "\n\n".join(f"### {title}\n\n{table}" for title, table in sections if table)
 
 
 def _accuracy(tables: Mapping[str, pd.DataFrame]) -> str:
@@ -169,5 +170,5 @@ def _share(points: pd.DataFrame) -> float:
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
+    rows = [head, ["---"] * len(head), *lines] if lines else []
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
