@@ -45,7 +45,7 @@ _EPOCHS = {"localizer": 5, "namer": 36, "refiner": 5}
 
 
 def _rows(experiment: Path, kinds: list[str]) -> pd.DataFrame:
-    """What was found on the held-out cases, kind of look by kind of look, from `rows_KIND.json` where it is newer than the weights."""
+    """What was found on the held-out cases by each kind of look, from `rows_KIND.json` where it is newer than the weights."""
     trained = max(path.stat().st_mtime for path in weights_of(experiment).values())
     rows: list[dict[str, Any]] = []
     for kind in kinds:
@@ -59,7 +59,7 @@ def _rows(experiment: Path, kinds: list[str]) -> pd.DataFrame:
 
 
 def _kinds(experiment: Path, wanted: list[str]) -> list[str]:
-    """How an experiment's scans are looked at: an ablation's with parts left out alone, folds in every way, the others as they are."""
+    """How an experiment's scans are looked at: an ablation's with parts left out, folds in every way, the others as they are."""
     usual = ["ablated"] if is_ablation(experiment) else wanted if experiment.name.startswith("fold_") else ["whole"]
     return [kind for kind in usual if kind in wanted]
 
