@@ -18,7 +18,7 @@ from monai_spine.volume import Volume
 if TYPE_CHECKING:
     from monai_spine.level_inference import LevelLocalizer
 
-__all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "SagittalSlice", "VertebraPoint", "localize_levels"]
+__all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "SagittalSlice", "VertebraPoint", "in_percent", "localize_levels"]
 
 BODY_VALUES: dict[Vertebra, int] = {
     Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6, Vertebra.T12: 7,
@@ -160,3 +160,8 @@ def localize_levels(volumes: Sequence[Volume], localizer: LevelLocalizer) -> Lev
     if not found:
         raise failures[0]
     return localizer.refine(*max(found, key=lambda pair: sum(level.confidence for level in pair[1].levels)))
+
+
+def in_percent(confidence: float) -> str:
+    """As people read it: `41 %`. Nothing is certain, so it ends at `> 99 %` and begins at `< 1 %`."""
+    return "> 99 %" if confidence > 0.99 else "< 1 %" if confidence < 0.01 else f"{100 * confidence:.0f} %"

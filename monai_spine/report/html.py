@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_spine.anatomy import LEVELS, Condition, Level, Severity, Side, Target, TargetKind
+from monai_spine.levels import in_percent
 from monai_spine.report.palette import SIGNS
 from monai_spine.report.tables import NOT_IN_THIS_RUN
 from monai_spine.result import RESEARCH_NOTICE
@@ -104,6 +105,7 @@ def template_environment() -> Environment:
     environment.filters["words"] = _words
     environment.filters["place"] = _place
     environment.filters["role"] = _role_label
+    environment.filters["percent"] = in_percent
     return environment
 
 

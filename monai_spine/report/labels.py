@@ -15,6 +15,7 @@ import numpy.typing as npt
 from matplotlib.text import Text
 from scipy.optimize import isotonic_regression
 
+from monai_spine.levels import in_percent
 from monai_spine.report.palette import DOUBTFUL, SURE
 from monai_spine.report.sheet import PIXELS_PER_POINT, Box, Sheet
 
@@ -96,7 +97,7 @@ def _beside(sheet: Sheet, level: LevelPoint) -> tuple[float, float]:
 
 
 def _name(level: LevelPoint) -> str:
-    return f"{level.level.label}  {100 * level.confidence:.0f} %"
+    return f"{level.level.label}  {in_percent(level.confidence)}"
 
 
 def _flags(level: LevelPoint) -> list[str]:

@@ -17,7 +17,7 @@ from monai_spine.level_confidence import Calibration
 from monai_spine.level_decoding import decode_levels
 from monai_spine.level_doubts import SURE, Doubt
 from monai_spine.level_inference import LevelLocalizer, maps_of
-from monai_spine.levels import localize_levels
+from monai_spine.levels import in_percent, localize_levels
 from monai_spine.training.localizer_transforms import heatmaps
 from monai_spine.volume import Volume
 from monai_spine.weights import find_bundle
@@ -257,3 +257,10 @@ def test_confidences_are_corrected_and_the_rest_goes_to_the_other_names():
         assert (other.level, other.disc_ras_mm) == (one.level, one.disc_ras_mm)
         assert other.confidence == pytest.approx(float(Calibration(0.5, 0.0)(one.confidence)), abs=2e-3)
     assert corrected.levels[0].confidence < said.levels[0].confidence
+
+
+@pytest.mark.parametrize(
+    ("confidence", "said"), [(0.412, "41 %"), (0.996, "> 99 %"), (1.0, "> 99 %"), (0.0, "< 1 %"), (0.99, "99 %")]
+)
+def test_nothing_is_certain_in_percent(confidence, said):
+    assert in_percent(confidence) == said
