@@ -29,14 +29,11 @@ __all__ = [
     "crop_block",
     "neighbourhood",
     "project_to_slice",
-    "read_block",
     "resample_block",
 ]
 
 Shape = tuple[int, int, int]
 Indices = npt.NDArray[np.int64]
-
-_MOST_VOXELS = 512
 
 
 @dataclass(frozen=True)
@@ -137,24 +134,6 @@ def crop_block(volume: Volume, center_ras_mm: Point, *, size_mm: Triple, shape: 
             "Choose a series that covers this level with --series, or leave it out with --levels."
         )
     return Crop(array=resample_block(volume, affine, shape), affine=affine, coverage=coverage)
-
-
-def read_block(config: Mapping[str, Any]) -> tuple[Shape, Triple, Triple]:
-    """Read which block a bundle cuts around a point: `shape`, `spacing_mm` and `center_mm` along R, A, S.
-
-    Raises:
-        KeyError, TypeError: An entry is missing or holds no numbers.
-        ValueError: An entry has not three values, or there is no voxel, too many, or a length that cannot be.
-    """
-    i, j, k = (int(count) for count in config["shape"])
-    shape, spacing_mm, center_mm = (i, j, k), _triple(config["spacing_mm"]), _triple(config["center_mm"])
-    if not all(1 <= count <= _MOST_VOXELS for count in shape):
-        raise ValueError(f"shape is {list(shape)}, not 1 to {_MOST_VOXELS} voxels along each axis")
-    if not all(0 < edge < np.inf for edge in spacing_mm):
-        raise ValueError(f"spacing_mm is {list(spacing_mm)}, not above 0")
-    if not np.isfinite(center_mm).all():
-        raise ValueError(f"center_mm is {list(center_mm)}, not finite")
-    return shape, spacing_mm, center_mm
 
 
 def crop_affine(volume_affine: Affine, center_ras_mm: Point, *, size_mm: Triple, shape: Shape) -> Affine:

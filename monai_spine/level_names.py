@@ -6,8 +6,8 @@ discs are, the localiser has seen; `level_sequence.py` decides for the whole col
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 
 from monai_spine.anatomy import DISCS
-from monai_spine.crops import crop_affine, read_block, resample_block
+from monai_spine.crops import crop_affine, resample_block
 from monai_spine.errors import WeightsError
-from monai_spine.geometry import Affine, Point, Triple
+from monai_spine.geometry import Affine, Point
+from monai_spine.level_blocks import BlockSpec
 from monai_spine.level_candidates import Candidate
 from monai_spine.level_confidence import Calibration
 from monai_spine.volume import Volume
@@ -29,34 +30,10 @@ CLASSES = ("above", *(level.label for level in DISCS), "below")
 """What the naming network's classes say."""
 
 
-@dataclass(frozen=True)
-class NameBlock:
-    """The block that the naming network sees, along the scan's own axes, as its bundle says under `crop`.
+class NameBlock(BlockSpec):
+    """The block that the naming network sees, along the scan's own axes."""
 
-    Attributes:
-        shape: Voxels along R, A, S.
-        spacing_mm: Of the voxels along R, A, S.
-        center_mm: Where the block's centre lies, seen from the disc's, along R, A, S of the patient.
-    """
-
-    shape: tuple[int, int, int]
-    spacing_mm: Triple
-    center_mm: Triple
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Sequence[float]]) -> NameBlock:
-        """Read the `crop` section of the bundle's config.
-
-        Raises:
-            WeightsError: An entry is missing, has no three values, or makes no block.
-        """
-        try:
-            return cls(*read_block(config))
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(
-                f"The crop section of the naming bundle cannot be used ({type(error).__name__}: {error}). "
-                "It needs shape, spacing_mm and center_mm, three numbers each."
-            ) from error
+    bundle = "naming"
 
     def affine(self, scan_affine: Affine, disc_ras_mm: Point) -> Affine:
         """Where the block around a disc lies: 4 × 4, voxel centre to RAS+ mm."""

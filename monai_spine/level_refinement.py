@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 
 from monai_spine.anatomy import LEVELS, Side
-from monai_spine.crops import read_block, resample_block
+from monai_spine.crops import resample_block
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import Affine, Point, Triple, apply_affine, invert_affine, lies_inside
+from monai_spine.level_blocks import BlockSpec
 from monai_spine.level_bodies import BodyCanvas
 from monai_spine.level_candidates import peak_near
 from monai_spine.level_doubts import CANAL_NOT_SEEN, canal_doubt
@@ -53,34 +54,10 @@ _FORAMEN_MM = (17.0, 5.0, 8.0)  # outwards, to the front and up from the canal: 
 _SEEN = 0.2
 
 
-@dataclass(frozen=True)
-class DiscBlock:
-    """The block around a disc that the refining network sees, as its bundle says under `crop`.
+class DiscBlock(BlockSpec):
+    """The block that the refining network sees, turned so that its third axis follows the column."""
 
-    Attributes:
-        shape: Voxels along right, front, up.
-        spacing_mm: Of the voxels along right, front, up.
-        center_mm: Where the block's centre lies, seen from the disc's.
-    """
-
-    shape: tuple[int, int, int]
-    spacing_mm: Triple
-    center_mm: Triple
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Sequence[float]]) -> DiscBlock:
-        """Read the `crop` section of the bundle's config.
-
-        Raises:
-            WeightsError: An entry is missing, has no three values, or makes no block.
-        """
-        try:
-            return cls(*read_block(config))
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(
-                f"The crop section of the refining bundle cannot be used ({type(error).__name__}: {error}). "
-                "It needs shape, spacing_mm and center_mm, three values each."
-            ) from error
+    bundle = "refining"
 
 
 def column_direction(points_ras_mm: Sequence[Point] | Floats, index: int) -> Floats:

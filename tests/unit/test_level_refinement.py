@@ -309,7 +309,7 @@ def test_a_disc_at_the_edge_of_the_scan_leaves_the_map_inside_it(drawn) -> None:
     ],
 )
 def test_a_crop_section_that_says_too_little_is_refused(change: dict, said: str) -> None:
-    with pytest.raises(WeightsError, match=rf"refining bundle cannot be used \(.*{said}.*three values each"):
+    with pytest.raises(WeightsError, match=rf"refining bundle cannot be used \(.*{said}.*three numbers each"):
         DiscBlock.from_config({**BLOCK, **change})
     with pytest.raises(WeightsError, match="KeyError: 'shape'"):
         DiscBlock.from_config({"spacing_mm": [1, 1, 1], "center_mm": [0, 0, 0]})
