@@ -105,6 +105,8 @@ def _confidence(rows: pd.DataFrame) -> str:
     groups |= {"cut scans": cut, "worse scans": ~whole & ~cut, "all": whole | ~whole}
     lines = []
     for title, chosen in groups.items():
+        if not chosen.any():
+            continue
         mine = named[chosen]
         errors = [f"{calibration_error(mine[column], mine.right):.3f}" for column in ("confidence", "fitted")]
         lines.append([title, len(mine), f"{mine.right.mean():.1%}", f"{mine.fitted.mean():.1%}", *errors])
