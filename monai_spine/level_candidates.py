@@ -60,11 +60,11 @@ def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int 
         threshold: Peaks below this probability are left out.
         limit: At most so many, the strongest ones.
     """
-    strongest = np.minimum(maps.discs.sum(axis=0), 1.0)
-    peaks = _peaks(strongest, spacing_of(maps.affine), threshold)[:limit]
+    any_disc = maps.discs.sum(axis=0)  # above 1 where names compete; cut there, a disc would be a plateau without a peak
+    peaks = _peaks(any_disc, spacing_of(maps.affine), threshold)[:limit]
     found = []
     for peak in peaks:
-        center = _centroid(strongest, peak, maps.affine)
+        center = _centroid(any_disc, peak, maps.affine)
         place = _as_point(apply_affine(maps.affine, peak))
         evidence = maximum_around(maps.discs, maps.affine, around_ras_mm=place, reach_mm=_EVIDENCE_RADIUS_MM)
         found.append(Candidate(center, tuple(float(value) for value in evidence)))

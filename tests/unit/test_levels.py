@@ -162,6 +162,12 @@ def test_candidates_come_from_the_head_down_with_evidence_for_each_name():
     assert np.argmax([candidate.evidence for candidate in candidates], axis=1).tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_discs_that_several_names_compete_for_are_all_candidates():
+    discs = np.stack([drawn(CENTRES).max(0)] * 6)
+    found = np.array([candidate.point_ras_mm for candidate in find_candidates(maps_with(discs))])
+    np.testing.assert_allclose(found, CENTRES, atol=1.0)
+
+
 def test_an_answer_with_other_channels_is_refused():
     with pytest.raises(WeightsError, match=r"\(18, i, j, k\) is needed"):
         maps_of(np.zeros((3, 4, 4, 4)), np.eye(4))
