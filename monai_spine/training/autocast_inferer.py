@@ -23,8 +23,8 @@ class AutocastInferer(Inferer):
     MONAI's own `amp` is for CUDA alone. Weights stay float32, and so do the answers. bfloat16 has float32's range, so that losses
     need no scaling.
 
-    The first batch that is trained on is computed both ways, and bfloat16 is given up where the gradients of any kernel differ:
-    for some strides and sizes, torch 2.13 on x86 answers with what lay in memory.
+    The first batch that is trained on is computed both ways. Layers whose kernels get other gradients stay in float32 from then
+    on: for some strides and sizes, torch 2.13 on x86 answers with what lay in memory. If that does not help, all of it does.
 
     Args:
         enabled: None: where the processor has instructions for it.
@@ -39,14 +39,25 @@ class AutocastInferer(Inferer):
         if inputs.device.type != "cpu" or not self.enabled:
             return network(inputs, *args, **kwargs)
         if not self._is_checked and torch.is_grad_enabled() and isinstance(network, nn.Module):
-            self._is_checked, self.enabled = True, _has_same_gradients(getattr(network, "module", network), inputs)
+            self._is_checked, self.enabled = True, _made_safe(getattr(network, "module", network), inputs)
             return self(inputs, network, *args, **kwargs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return network(inputs, *args, **kwargs).float()
 
 
-def _has_same_gradients(network: nn.Module, inputs: Tensor) -> bool:
-    """Whether a network's kernels get the same gradients in bfloat16 as in float32, but for rounding."""
+def _made_safe(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether a network can be trained in bfloat16 once the layers that cannot stay in float32."""
+    wrong = _wrong_kernels(network, inputs)
+    for name in wrong:
+        _keep_in_float32(network.get_submodule(name.rpartition(".")[0]))
+    left = _wrong_kernels(network, inputs) if wrong else []
+    if wrong:
+        _log.info("training %s in float32: in bfloat16 their gradients are off", "all layers" if left else ", ".join(wrong))
+    return not left
+
+
+def _wrong_kernels(network: nn.Module, inputs: Tensor) -> list[str]:
+    """The kernels that get other gradients in bfloat16 than in float32, beyond rounding."""
     kernels = {name: kernel for name, kernel in network.named_parameters() if kernel.dim() > 1 and kernel.requires_grad}
     was_training = network.training
     network.eval()
@@ -57,9 +68,20 @@ def _has_same_gradients(network: nn.Module, inputs: Tensor) -> bool:
         direction = torch.sign(answer.detach()) if direction is None else direction
         found.append(torch.autograd.grad((answer * direction).mean(), list(kernels.values())))
     network.train(was_training)
-    for name, expected, gradient in zip(kernels, *found, strict=True):
-        error = float((gradient - expected).norm() / expected.norm().clamp_min(1e-12))
-        if not error < _LARGEST_ERROR:
-            _log.info("training in float32: in bfloat16 the gradient of %s is off by %.2g of its size", name, error)
-            return False
-    return True
+    pairs = zip(kernels, *found, strict=True)
+    return [name for name, expected, gradient in pairs if not _relative_error(gradient, expected) < _LARGEST_ERROR]
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+def _keep_in_float32(layer: nn.Module) -> None:
+    """From now on a layer computes in float32, whatever surrounds it."""
+    forward = layer.forward
+
+    def precise(inputs: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return forward(inputs.float())
+
+    layer.forward = precise  # type: ignore[method-assign]

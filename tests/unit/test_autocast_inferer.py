@@ -65,3 +65,28 @@ def test_where_gradients_are_wrong_it_is_given_up_before_the_first_step() -> Non
     torch.testing.assert_close(wrong.convolution.weight.grad, expected)
     assert not inferer.enabled
     assert wrong.training, "the check leaves the network as it was"
+
+
+class WrongWeights(torch.nn.Conv3d):
+    """A layer whose weights, and only they, get a gradient three times as large in mixed precision."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        answer = super().forward(image)
+        if not torch.is_autocast_enabled("cpu"):
+            return answer
+        fixed = torch.nn.functional.conv3d(image.detach(), self.weight, self.bias, padding=1)
+        return answer + 2 * (fixed - fixed.detach())
+
+
+def test_a_layer_whose_gradients_are_wrong_stays_in_float32_and_the_others_do_not() -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), WrongWeights(4, 2, 3, padding=1))
+    plain = layers(IMAGE)
+    expected = torch.autograd.grad(plain.square().mean(), list(layers.parameters()))
+    inferer = AutocastInferer(enabled=True)
+    mixed = inferer(IMAGE, layers)
+    mixed.square().mean().backward()
+    assert inferer.enabled
+    assert not torch.equal(mixed, plain), "the first layer was computed in fewer digits"
+    for one, other in zip(layers.parameters(), expected, strict=True):
+        torch.testing.assert_close(one.grad, other, atol=0.01, rtol=0.1)
