@@ -3,7 +3,8 @@
     .venv/bin/python tools/benchmark.py                             # prints the table
     .venv/bin/python tools/benchmark.py --write docs/performance.md
 
-The study is simulated: three series of 20 slices of 512 × 512 pixels, uncompressed. The machine should have nothing else to do.
+The study is simulated: three series of 20 slices of 512 × 512 pixels, uncompressed; levels alone are found on a sagittal series
+of 17. The machine should have nothing else to do.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 FORMATS = ("json", "csv", "html", "png")
 READING_TARGET, LOADED_TARGET_S, COLD_TARGET_S, MEMORY_TARGET_GB = 1.5, 8.0, 20.0, 3.0
+LEVELS_TARGET_S, LEVELS_MEMORY_TARGET_GB, LEVELS_SLICES = 1.5, 1.5, 17
 _ATTEMPTS = 50
 
 
@@ -55,6 +60,7 @@ def main() -> int:
             *reading(study, repeats=options.repeats),
             *cold_start(study, Path(folder) / "cold", bundles=options.bundles),
             *loaded(study, Path(folder) / "loaded", bundles=options.bundles),
+            *levels_alone(options.study or _sagittal_study(Path(folder) / "sagittal", options.matrix), options),
         ]
     simulated = f"simulated: three series of {options.slices} slices, {options.matrix} × {options.matrix}, uncompressed"
     text = document(measures, simulated if options.study is None else f"`{options.study.name}`")
@@ -160,6 +166,37 @@ def loaded(study: Path, output: Path, *, bundles: Path | None) -> Iterator[Measu
     yield Measure("· of it: write", total - sum(steps.values()), "s")
 
 
+def levels_alone(study: Path, options: argparse.Namespace) -> Iterator[Measure]:
+    """The localiser on one sagittal volume, all its networks, in a process that does nothing else."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        seconds, peak_gb, shape = process.submit(_find_levels, study, options.repeats, options.bundles).result()
+    size = " × ".join(str(count) for count in shape)
+    yield Measure(f"Levels of one loaded volume of {size} voxels, median of {options.repeats}", seconds, "s", LEVELS_TARGET_S)
+    yield Measure("Peak memory of that process, reading included", peak_gb, "GB", LEVELS_MEMORY_TARGET_GB)
+
+
+def _sagittal_study(folder: Path, matrix: int) -> Path:
+    write_study(folder, slices=LEVELS_SLICES, matrix=matrix)
+    return folder
+
+
+def _find_levels(study: Path, repeats: int, bundles: Path | None) -> tuple[float, float, tuple[int, ...]]:
+    """Median seconds, the process's peak memory in GB, and the volume's voxels."""
+    import resource
+
+    from monai_spine.models import load_models
+    from monai_spine.reading import read_used
+    from monai_spine.settings import Settings
+    from monai_spine.study import open_study
+
+    with open_study(study) as opened:
+        volume = read_used(opened, Settings()).sagittal[0]
+    localizer = load_models(bundles, device="cpu").localizer
+    localizer(volume)
+    seconds = median(_seconds(lambda: localizer(volume)) for _ in range(repeats))
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, volume.array.shape
+
+
 def _seconds(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
@@ -179,7 +216,8 @@ Written by `tools/benchmark.py`, in one run. The study is {about}. No GPU is use
 
 {machine()}.
 
-Reading is measured with the files in the disk cache and counts the best of several runs; the rest is measured once.
+Reading is measured with the files in the disk cache and counts the best of several runs; the rest is measured
+once, levels alone several times.
 Measure again:
 
     .venv/bin/python tools/benchmark.py --write docs/performance.md
