@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,15 @@ from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedV
 from monai_spine.studies.quirks import Quirk
 from monai_spine.studies.rsna2024_images import StudyImages
 from monai_spine.studies.rsna2024_points import PlacedPoint
-from monai_spine.studies.rsna2024_rules import Finding, apply_finding, level_findings, shift_findings, side_findings
+from monai_spine.studies.rsna2024_rules import (
+    Finding,
+    apply_finding,
+    corner_findings,
+    level_findings,
+    shift_findings,
+    side_findings,
+)
+from monai_spine.studies.rsna2024_tables import StudyRows
 
 __all__ = ["DISC_BEFORE_CANAL_MM", "CorrectedPoints", "corrected", "disc_points", "prepared_case"]
 
@@ -22,7 +30,8 @@ DISC_BEFORE_CANAL_MM = 24.0
 """The centre of a disc lies 22–26 mm in front of the canal's centre in adults."""
 
 LEFT_AS_IS = "nothing, as corrections are turned off"
-_RULES: tuple[Callable[[Mapping[Target, PlacedPoint]], Iterator[Finding]], ...] = (level_findings, shift_findings, side_findings)
+_Rule = Callable[[Mapping[Target, PlacedPoint]], Iterator[Finding]]
+_RULES: tuple[_Rule, ...] = (level_findings, shift_findings, side_findings)
 
 
 @dataclass(frozen=True)
@@ -34,26 +43,31 @@ class CorrectedPoints:
 
 
 def corrected(
-    study_id: int, points: Mapping[Target, PlacedPoint], listed: Sequence[Correction] = (), *, apply: bool = True
+    study: StudyRows, points: Mapping[Target, PlacedPoint], listed: Sequence[Correction] = (), *, apply: bool = True
 ) -> CorrectedPoints:
     """Put points right by the list, then by each rule in turn.
 
     Args:
-        study_id: The study, as quirks name it.
+        study: What the tables say.
         points: As `place_points` gives them.
         listed: The study's corrections.
         apply: Without it everything is found and nothing changed.
     """
-    quirks = []
-    for correction in listed:
-        finding = Finding("listed", correction.reason, correction.renamed, correction.dropped)
-        quirks.append(_quirk(study_id, finding, apply))
-        points = apply_finding(points, finding) if apply else points
+    by_list = [Finding("listed", one.reason, one.renamed, one.dropped) for one in listed]
+    found = [*by_list, *corner_findings(study.points)]
+    points = _applied(points, found) if apply else points
     for rule in _RULES:
-        for finding in list(rule(points)):
-            quirks.append(_quirk(study_id, finding, apply))
-            points = apply_finding(points, finding) if apply else points
+        more = list(rule(points))
+        points = _applied(points, more) if apply else points
+        found += more
+    quirks = [_quirk(study.study_id, finding, apply) for finding in found]
     return CorrectedPoints(points, tuple(quirks))
+
+
+def _applied(points: Mapping[Target, PlacedPoint], findings: Iterable[Finding]) -> Mapping[Target, PlacedPoint]:
+    for finding in findings:
+        points = apply_finding(points, finding)
+    return points
 
 
 def _quirk(study_id: int, finding: Finding, apply: bool) -> Quirk:

@@ -176,7 +176,7 @@ def _write_lists(
     for study, own in zip(used, images, strict=True):
         rows = read_instances(out / "volumes" / str(study.study_id))
         points = place_points(study, rows)
-        found = corrected(study.study_id, points, listed.get(study.study_id, ()), apply=corrections)
+        found = corrected(study, points, listed.get(study.study_id, ()), apply=corrections)
         quirks += [*table_quirks(study, apply=corrections), *found.quirks, *place_quirks(study, points), *image_quirks(own, rows)]
         if found.points or not corrections:
             cases.append(prepared_case(own, found.points, patient=patients[study.study_id]))

@@ -6,7 +6,7 @@ is corrected, and the grade stays with its point; where no name fits, the point 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,10 +14,14 @@ import numpy as np
 from monai_spine.anatomy import LEVELS, Condition, Level, Side, Target
 from monai_spine.studies.level_order import Heights, descending, shift_between, untangle
 from monai_spine.studies.rsna2024_points import PlacedPoint
+from monai_spine.studies.rsna2024_tables import PointRow
 
-__all__ = ["Finding", "Tolerances", "apply_finding", "level_findings", "shift_findings", "side_findings"]
+__all__ = ["Finding", "Tolerances", "apply_finding", "corner_findings", "level_findings", "shift_findings", "side_findings"]
 
 Points = Mapping[Target, PlacedPoint]
+
+CORNER_PX = 6.0
+"""A point nearer than this to two edges of its picture marks nothing."""
 
 
 @dataclass(frozen=True)
@@ -77,35 +81,44 @@ def apply_finding(points: Points, finding: Finding) -> dict[Target, PlacedPoint]
     }
 
 
+def corner_findings(points: Iterable[PointRow]) -> Iterator[Finding]:
+    """Points in the upper left corner of their picture, where no spine lies: a tool's default, not a reader's mark."""
+    corner = [point for point in points if max(point.x, point.y) <= CORNER_PX]
+    if corner:
+        seen = ", ".join(f"{point.target.slug} at pixel {point.x:.0f}, {point.y:.0f}" for point in corner)
+        yield Finding("corner_point", seen, dropped=tuple(point.target for point in corner))
+
+
 def side_findings(points: Points, tolerances: Tolerances = Tolerances()) -> Iterator[Finding]:
     """Left points that lie to the right of their right twins, and twins on one slice. R grows to the patient's right."""
-    for condition in (Condition.NEURAL_FORAMINAL_NARROWING, Condition.SUBARTICULAR_STENOSIS):
-        for level in LEVELS:
-            left, right = (points.get(Target(condition, side, level)) for side in (Side.LEFT, Side.RIGHT))
-            if left is None or right is None:
-                continue
-            apart = right.point_ras_mm[0] - left.point_ras_mm[0]
-            places = f"left at R {left.point_ras_mm[0]:.1f}, right at R {right.point_ras_mm[0]:.1f} mm"
-            seen = f"{condition.label} {level.label}: {places}"
-            if apart < -tolerances.side_mm:
-                yield Finding("sides_swapped", seen, {left.target: right.target, right.target: left.target})
-            elif apart <= tolerances.side_mm:
-                yield _alike(points, left, right, seen=seen, side_mm=tolerances.side_mm)
-
-
-def _alike(points: Points, left: PlacedPoint, right: PlacedPoint, *, seen: str, side_mm: float) -> Finding:
-    """Of two points that lie together, that one is wrong which lies beyond the middle; both, where the middle is not known."""
-    canals = {
+    middles = {
         target.level: point.point_ras_mm[0]
         for target, point in points.items()
         if target.condition is Condition.SPINAL_CANAL_STENOSIS
     }
-    if not canals:
-        return Finding("sides_alike", seen, dropped=(left.target, right.target))
-    middle = canals.get(left.target.level, float(np.median(list(canals.values()))))
-    place = (left.point_ras_mm[0] + right.point_ras_mm[0]) / 2 - middle
-    wrong = {True: (left.target,), False: (right.target,)}[place > 0] if abs(place) > side_mm else (left.target, right.target)
-    return Finding("sides_alike", f"{seen}, the canal at R {middle:.1f} mm", dropped=wrong)
+    usual = float(np.median(list(middles.values()))) if middles else None
+    for condition in (Condition.NEURAL_FORAMINAL_NARROWING, Condition.SUBARTICULAR_STENOSIS):
+        for level in LEVELS:
+            left, right = (points.get(Target(condition, side, level)) for side in (Side.LEFT, Side.RIGHT))
+            if left and right and right.point_ras_mm[0] - left.point_ras_mm[0] <= tolerances.side_mm:
+                yield _side_finding(left, right, middles.get(level, usual), side_mm=tolerances.side_mm)
+
+
+def _side_finding(left: PlacedPoint, right: PlacedPoint, middle_mm: float | None, *, side_mm: float) -> Finding:
+    """Exchanged where each lies on the other's side of the middle; else that point is wrong which lies beyond it.
+
+    Where the middle is not known, points that lie apart count as exchanged, and of points that lie together neither is kept.
+    """
+    twins = (left.target, right.target)
+    left_mm, right_mm = left.point_ras_mm[0], right.point_ras_mm[0]
+    where = "" if middle_mm is None else f", the canal at R {middle_mm:.1f}"
+    places = f"left at R {left_mm:.1f}, right at R {right_mm:.1f}{where} mm"
+    seen = f"{left.target.condition.label} {left.target.level.label}: {places}"
+    apart = right_mm - left_mm < -side_mm
+    if apart and (middle_mm is None or right_mm < middle_mm < left_mm):
+        return Finding("sides_swapped", seen, dict(zip(twins, twins[::-1], strict=True)))
+    off = 0.0 if middle_mm is None else (left_mm + right_mm) / 2 - middle_mm
+    return Finding("sides_alike", seen, dropped=(twins[0 if off > 0 else 1],) if abs(off) > side_mm else twins)
 
 
 def level_findings(points: Points, tolerances: Tolerances = Tolerances()) -> Iterator[Finding]:
