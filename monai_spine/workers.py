@@ -23,14 +23,24 @@ class WorkerError(SpineError):
     """A worker process died."""
 
 
-def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], *, jobs: int) -> Iterator[_Result]:
+def in_processes(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], *, jobs: int, with_torch: bool = True
+) -> Iterator[_Result]:
     """Call a function for each item, in processes that are started anew; yields results as they come.
+
+    Args:
+        work: What is called; it has to be importable.
+        items: What it is called with.
+        jobs: Processes.
+        with_torch: Load torch in each, with its share of the cores.
 
     Raises:
         WorkerError: A process was ended from outside.
     """
     jobs = min(jobs, len(items))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(jobs,)) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(jobs if with_torch else 0,)
+    ) as pool:
         with _children_without_interrupts():
             futures = [pool.submit(work, item) for item in items]
         try:
@@ -59,7 +69,9 @@ def _children_without_interrupts() -> Iterator[None]:
 
 
 def _start(jobs: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not jobs:
+        return
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))

@@ -16,7 +16,7 @@ Row = dict[str, str]
 
 def write_data(folder: Path, *, studies: int = 3) -> Path:
     """Simulated studies with pictures of 64 pixels, named by InstanceNumber. Returns `folder`."""
-    write_phantom_studies(folder, studies=studies, seed=3, max_matrix=64)
+    write_phantom_studies(folder, studies=studies, seed=0, max_matrix=64)
     return folder
 
 

@@ -142,7 +142,11 @@ def _write_all(
     waiting = [study for study in studies if not is_written(out, study)]
     done = len(studies) - len(waiting)
     work = partial(_write_one, data, out, options.keep_going)
-    results = in_processes(work, waiting, jobs=options.jobs) if options.jobs > 1 and len(waiting) > 1 else map(work, waiting)
+    results = (
+        in_processes(work, waiting, jobs=options.jobs, with_torch=False)
+        if options.jobs > 1 and len(waiting) > 1
+        else map(work, waiting)
+    )
     for number, failed in enumerate(results, start=done + 1):
         if on_study is not None:
             on_study(number, len(studies))

@@ -114,6 +114,7 @@ class _Reader:
     def __init__(self, keep_going: bool) -> None:
         self.keep_going = keep_going
         self.set_aside: list[SetAsideStudy] = []
+        self._lost: set[str] = set()
 
     def read(self, path: Path, columns: Sequence[str], parse: Callable[[SourceTable], pd.DataFrame]) -> pd.DataFrame:
         """The rows that are right; the index holds their lines."""
@@ -125,45 +126,46 @@ class _Reader:
                 if not self.keep_going:
                     raise
                 studies = table.cells["study_id"].tolist()
-                self._lose({studies[row]: message for row, message in reversed(error.rows)})
+                for row, message in error.rows:
+                    self._lose(studies[row], message)
                 table = table.without("study_id", {studies[row] for row, _ in error.rows})
             else:
                 return frame.set_axis(table.cells.index)
 
     def refuse_strangers(self, frame: pd.DataFrame, path: Path, known: set[int], train: Path) -> None:
         """Rows of studies that the table of labels does not have; those that were set aside are known."""
-        lost = {one.study for one in self.set_aside}
-        wrong = {
-            str(study): f"{path}, line {line}: study_id {study} is not in {train}. Add its labels there, or remove its rows here."
-            for line, study in reversed(list(frame["study_id"].items()))
-            if study not in known and str(study) not in lost
-        }
-        self._refuse(wrong)
+        strangers = frame[[study not in known and str(study) not in self._lost for study in frame["study_id"]]]
+        for line, study in strangers["study_id"].items():
+            self._refuse(
+                str(study),
+                f"{path}, line {line}: study_id {study} is not in {train}. Add its labels there, or remove its rows here.",
+            )
 
     def refuse_unlisted(self, study: StudyRows, folder: Path) -> None:
         """A study without series, and points on series that the table of series does not have."""
         name, path = str(study.study_id), folder / SERIES_FILE
-        if name in {one.study for one in self.set_aside}:
+        if name in self._lost:
             return
         if not study.series:
-            self._refuse({name: f"{path} has no series of study {name}, which {folder / TRAIN_FILE} labels. Add its rows."})
+            self._refuse(name, f"{path} has no series of study {name}, which {folder / TRAIN_FILE} labels. Add its rows.")
             return
         for point in study.points:
             if point.series_id not in study.series:
                 where = f"{folder / POINTS_FILE}, line {point.line}"
                 said = f"{where}: series_id {point.series_id} is no series of study {name} in {path}"
-                self._refuse({name: f"{said}. Add its row there, or correct the point's series."})
+                self._refuse(name, f"{said}. Add its row there, or correct the point's series.")
                 return
 
-    def _refuse(self, wrong: Mapping[str, str]) -> None:
-        if wrong and not self.keep_going:
-            *others, (_, first) = wrong.items()
-            raise TableError(f"{first}{f' ({len(others)} more studies like it.)' if others else ''}")
-        self._lose(wrong)
+    def _refuse(self, study: str, reason: str) -> None:
+        if not self.keep_going:
+            raise TableError(reason)
+        self._lose(study, reason)
 
-    def _lose(self, wrong: Mapping[str, str]) -> None:
-        lost = {one.study for one in self.set_aside}
-        self.set_aside += [SetAsideStudy(study, reason) for study, reason in wrong.items() if study not in lost]
+    def _lose(self, study: str, reason: str) -> None:
+        """Set a study aside for the first reason that is found."""
+        if study not in self._lost:
+            self._lost.add(study)
+            self.set_aside.append(SetAsideStudy(study, reason))
 
 
 def _grouped(
