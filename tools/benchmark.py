@@ -50,7 +50,9 @@ def main() -> int:
     """Measure, print, and write if asked to; 1 where a target is missed."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="monai-spine-benchmark-") as folder:
-        study = options.study or write_study(Path(folder) / "data" / "train_images" / "1", slices=options.slices, matrix=options.matrix)
+        study = options.study or write_study(
+            Path(folder) / "data" / "train_images" / "1", slices=options.slices, matrix=options.matrix
+        )
         measures = [
             *reading(study, repeats=options.repeats),
             *(preparing(study, Path(folder), repeats=options.repeats) if options.study is None else ()),
