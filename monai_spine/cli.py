@@ -49,7 +49,7 @@ class _Group(TyperGroup):
         except SpineError as error:
             _fail(ctx, error, str(error), error.exit_code)
         except KeyboardInterrupt as error:
-            _fail(ctx, error, "Interrupted. Finished studies are kept: analyze goes on with --resume.", INTERRUPTED)
+            _fail(ctx, error, "Interrupted. Finished studies are kept: go on with --resume.", INTERRUPTED)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except OSError as error:

@@ -1,4 +1,7 @@
-"""Work in several processes, each with its own share of the cores. Ctrl-C reaches the parent alone, which lets them end."""
+"""Work in several processes, each with its own share of the cores. Ctrl-C reaches the parent alone, which lets them end.
+
+Where the parent is killed, its workers end at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 from monai_spine.errors import SpineError
@@ -68,8 +72,17 @@ def _children_without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed tells nobody: without this its workers would go on writing, then wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _start(jobs: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     if not jobs:
         return
     import torch
