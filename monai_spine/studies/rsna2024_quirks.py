@@ -50,7 +50,8 @@ def table_quirks(study: StudyRows, *, apply: bool = True) -> Iterator[Quirk]:
     )
     for kind, targets, seen, done in named:
         if targets:
-            yield Quirk(kind, number, f"{len(targets)} findings: {seen}", done, targets=_slugs(targets))
+            noun = "finding" if len(targets) == 1 else "findings"
+            yield Quirk(kind, number, f"{len(targets)} {noun}: {seen}", done, targets=_slugs(targets))
     for role in ROLES:
         series = [one for one, kind in study.series.items() if kind is role]
         if len(series) > 1:

@@ -144,7 +144,7 @@ def _part_rows(content: ReportContent, name: str) -> list[PartRow]:
         cases = [case for case in content.cases if part_of[case.case] == part]
         graded = [(target.condition, found.severity) for case in cases for target, found in case.targets.items()]
         counts = Counter((condition, severity) for condition, severity in graded if severity is not None)
-        rows.append(PartRow(f"{_SPLIT_TITLES[name]}: {part}", len(cases), len({case.patient for case in cases}), counts))
+        rows.append(PartRow(f"{_SPLIT_TITLES[name]} {part}", len(cases), len({case.patient for case in cases}), counts))
     return rows
 
 
@@ -166,7 +166,7 @@ def _role_row(images: Sequence[StudyImages], role: str, label: str) -> RoleRow:
 
 
 def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.3g} – {median(values):.3g} – {max(values):.3g}" if values else "–"
+    return " – ".join(f"{round(value, 2):,g}" for value in (min(values), median(values), max(values))) if values else "–"
 
 
 def _quirk_rows(quirks: Sequence[Quirk]) -> list[QuirkRow]:
