@@ -62,9 +62,10 @@ class InstanceRow:
         uid = frame.sop_instance_uid
         return cls(series_id, number, uid, volume, slice_index, frame.rows, frame.columns, place)
 
-    def shows(self, x: float, y: float) -> bool:
-        """Whether a place in pixels lies on the picture; pixels end half an edge from their centre."""
-        return -0.5 <= x <= self.columns - 0.5 and -0.5 <= y <= self.rows - 0.5
+    @property
+    def key(self) -> tuple[int, int]:
+        """Series and instance number, as points name them."""
+        return self.series_id, self.instance_number
 
     def normal_lps(self) -> Triple:
         """Unit normal, row × column direction.

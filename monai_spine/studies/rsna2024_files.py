@@ -78,22 +78,26 @@ def _read_file(path: Path) -> Instance:
     return instance
 
 
-def refuse_points_outside(data: Path, study: StudyRows, instances: Mapping[int, Sequence[Instance]]) -> None:
+def refuse_points_outside(data: Path, study: StudyRows, sizes: Mapping[tuple[int, int], tuple[int, int]]) -> None:
     """Refuse a point whose instance is not there, or shows no such pixel.
+
+    Args:
+        data: The competition's folder.
+        study: Whose points.
+        sizes: Series and instance number to rows and columns.
 
     Raises:
         TableError: The message names the row of the table and the file.
     """
-    files = {(number, int(one.path.stem)): one for number, members in instances.items() for one in members}
     for point in study.points:
         where = f"{data / POINTS_FILE}, line {point.line}"
-        found = files.get((point.series_id, point.instance_number))
+        file = data / IMAGES_FOLDER / str(study.study_id) / str(point.series_id) / f"{point.instance_number}.dcm"
+        found = sizes.get((point.series_id, point.instance_number))
         if found is None:
-            path = data / IMAGES_FOLDER / str(study.study_id) / str(point.series_id) / f"{point.instance_number}.dcm"
-            raise TableError(f"{where}: {path} is not there. Restore the file, or correct instance_number.")
-        frame = found.frames[0]
-        if not (-0.5 <= point.x <= frame.columns - 0.5 and -0.5 <= point.y <= frame.rows - 0.5):
+            raise TableError(f"{where}: {file} is not there. Restore the file, or correct instance_number.")
+        rows, columns = found
+        if not (-0.5 <= point.x <= columns - 0.5 and -0.5 <= point.y <= rows - 0.5):
             raise TableError(
-                f"{where}: x {point.x:g}, y {point.y:g} lies outside of {found.path}, which has {frame.columns} × {frame.rows} "
-                "pixels. Correct the row, or remove it."
+                f"{where}: x {point.x:g}, y {point.y:g} lies outside of {file}, which has {columns} × {rows} pixels. "
+                "Correct the row, or remove it."
             )

@@ -25,7 +25,7 @@ from monai_spine.errors import OutputError, TableError, VolumeGeometryError
 from monai_spine.instances import Instance
 from monai_spine.series import Role
 from monai_spine.store import COMPLETE
-from monai_spine.studies.instance_table import InstanceRow, write_instances
+from monai_spine.studies.instance_table import InstanceRow, read_instances, write_instances
 from monai_spine.studies.nifti_files import save_nifti
 from monai_spine.studies.rsna2024_files import read_headers, refuse_points_outside
 from monai_spine.studies.rsna2024_tables import StudyRows
@@ -80,12 +80,18 @@ class StudyImages:
     series: tuple[SeriesFacts, ...]
 
 
-def is_written(out: Path, study: StudyRows) -> bool:
-    """Whether a study's images are all there, under the series that its tables name today."""
+def is_written(data: Path, out: Path, study: StudyRows) -> bool:
+    """Whether a study's images are all there, under the series and with the slices that its tables name today."""
     folder = out / "volumes" / str(study.study_id)
     if not (folder / COMPLETE).is_file():
         return False
-    return {series.series_id: series.role for series in read_images(out, study.study_id).series} == dict(study.series)
+    if {series.series_id: series.role for series in read_images(out, study.study_id).series} != dict(study.series):
+        return False
+    try:
+        refuse_points_outside(data, study, {row.key: (row.rows, row.columns) for row in read_instances(folder)})
+    except TableError:
+        return False
+    return True
 
 
 def write_images(data: Path, out: Path, study: StudyRows) -> None:
@@ -102,7 +108,8 @@ def write_images(data: Path, out: Path, study: StudyRows) -> None:
         OutputError: The folder cannot be written.
     """
     instances = read_headers(data, study)
-    refuse_points_outside(data, study, instances)
+    sizes = {(number, int(one.path.stem)): (one.frames[0].rows, one.frames[0].columns) for number, one in _pairs(instances)}
+    refuse_points_outside(data, study, sizes)
     folder = out / "volumes" / str(study.study_id)
     beside = folder.with_name(f".{folder.name}.part")
     try:
@@ -154,14 +161,17 @@ def _write(study: StudyRows, instances: Mapping[int, Sequence[Instance]], folder
         series.append(_write_series(number, role, instances[number], folder=folder, first=first, places=places))
     rows = [
         InstanceRow.of(one.frames[0], series_id=number, volume=volume, slice_index=index)
-        for number, members in instances.items()
-        for one in members
+        for number, one in _pairs(instances)
         for volume, index in [places.get(one.sop_instance_uid, ("", -1))]
     ]
     write_instances(rows, folder)
-    patient = next((one.patient_id for members in instances.values() for one in members if one.patient_id), "")
+    patient = next((one.patient_id for _, one in _pairs(instances) if one.patient_id), "")
     document = asdict(StudyImages(study.study_id, patient, tuple(series)))
     (folder / _STUDY_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def _pairs(instances: Mapping[int, Sequence[Instance]]) -> list[tuple[int, Instance]]:
+    return [(number, one) for number, members in instances.items() for one in members]
 
 
 def _write_series(

@@ -54,7 +54,7 @@ def place_points(study: StudyRows, instances: Sequence[InstanceRow]) -> dict[Tar
         study: What the tables say.
         instances: The rows of its `instances.csv`.
     """
-    rows = {(row.series_id, row.instance_number): row for row in instances}
+    rows = {row.key: row for row in instances}
     placed = {}
     for point in study.points:
         row = rows[point.series_id, point.instance_number]

@@ -16,22 +16,23 @@ and from what is noted beside the images, and is made anew each time.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from monai_spine.anatomy import Target
 from monai_spine.errors import OutputError, SpineError, TableError
 from monai_spine.report.writing import write_file
 from monai_spine.store import COMPLETE, OutputFolderError
-from monai_spine.studies.corrections import read_corrections
+from monai_spine.studies.corrections import Correction, read_corrections
 from monai_spine.studies.instance_table import read_instances
 from monai_spine.studies.quirks import QUIRK_COLUMNS, Quirk, quirk_row
 from monai_spine.studies.rsna2024_cases import corrected, prepared_case
 from monai_spine.studies.rsna2024_files import IMAGES_FOLDER, unlisted_studies
-from monai_spine.studies.rsna2024_images import is_written, read_images, write_images
+from monai_spine.studies.rsna2024_images import StudyImages, is_written, read_images, write_images
 from monai_spine.studies.rsna2024_patients import patients_of
-from monai_spine.studies.rsna2024_points import place_points
+from monai_spine.studies.rsna2024_points import PlacedPoint, place_points
 from monai_spine.studies.rsna2024_quirks import image_quirks, place_quirks, table_quirks
 from monai_spine.studies.rsna2024_report import ReportContent, report_html
 from monai_spine.studies.rsna2024_splits import write_all_splits
@@ -139,7 +140,7 @@ def _write_all(
     data: Path, out: Path, studies: Sequence[StudyRows], options: PrepareOptions, on_study: Callable[[int, int], None] | None
 ) -> Iterator[SetAsideStudy]:
     """Write the images of all studies that are not there yet; yields those that cannot be used."""
-    waiting = [study for study in studies if not is_written(out, study)]
+    waiting = [study for study in studies if not is_written(data, out, study)]
     done = len(studies) - len(waiting)
     work = partial(_write_one, data, out, options.keep_going)
     results = (
@@ -174,16 +175,13 @@ def _write_lists(
     if not used:
         raise TableError(f"No study could be prepared. The first: {set_aside[0].reason}")
     images = [read_images(out, study.study_id) for study in used]
-    patients, patient_quirks = patients_of(images)
-    listed = read_corrections()
-    quirks, cases = [*patient_quirks], []
+    patients, quirks = patients_of(images)
+    listed, cases = read_corrections(), []
     for study, own in zip(used, images, strict=True):
-        rows = read_instances(out / "volumes" / str(study.study_id))
-        points = place_points(study, rows)
-        found = corrected(study, points, listed.get(study.study_id, ()), apply=corrections)
-        quirks += [*table_quirks(study, apply=corrections), *found.quirks, *place_quirks(study, points), *image_quirks(own, rows)]
-        if found.points or not corrections:
-            cases.append(prepared_case(own, found.points, patient=patients[study.study_id]))
+        points, more = _points_and_quirks(out, study, own, listed.get(study.study_id, ()), apply=corrections)
+        quirks += more
+        if points or not corrections:
+            cases.append(prepared_case(own, points, patient=patients[study.study_id]))
     source = "simulated" if (data / _SIMULATED).is_file() else "real"
     parts = write_all_splits(out, cases, images, study=STUDY, source=source)
     write_rows(out / "quirks.csv", QUIRK_COLUMNS, [quirk_row(quirk) for quirk in quirks])
@@ -191,4 +189,15 @@ def _write_lists(
     content = ReportContent(f"RSNA 2024 data ({source})", used, images, cases, parts, quirks, set_aside, corrections)
     write_file(out / "report.html", report_html(content))
     (out / COMPLETE).touch()
-    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), tuple(quirks))
+    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks)
+
+
+def _points_and_quirks(
+    out: Path, study: StudyRows, images: StudyImages, listed: Sequence[Correction], *, apply: bool
+) -> tuple[Mapping[Target, PlacedPoint], tuple[Quirk, ...]]:
+    """The points of a study in space, put right, and all that is odd about it."""
+    rows = read_instances(out / "volumes" / str(study.study_id))
+    placed = place_points(study, rows)
+    found = corrected(study, placed, listed, apply=apply)
+    others = (*place_quirks(study, placed), *image_quirks(images, rows))
+    return found.points, (*table_quirks(study, apply=apply), *found.quirks, *others)

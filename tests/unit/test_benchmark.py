@@ -30,8 +30,9 @@ def test_reading_is_held_against_pydicom_on_the_same_files(benchmark, tmp_path):
 
 def test_preparing_is_held_against_nibabel_on_the_same_files(benchmark, tmp_path):
     study = benchmark.write_study(tmp_path / "data" / "train_images" / "1", slices=4, matrix=32)
-    bare, ours, ratio = benchmark.preparing(study, tmp_path, repeats=1)
+    bare, ours, ratio, all_files = benchmark.preparing(study, tmp_path, repeats=1)
     written = sorted(path.name for path in (tmp_path / "prepared" / "volumes" / "1").glob("*.nii.gz"))
+    assert all_files.value == pytest.approx(ours.value / 12 * 147_320 / 60)
     assert written == ["sagittal_t2_0.nii.gz", "sagittal_t2_1.nii.gz", "sagittal_t2_2.nii.gz"]
     assert ratio.value == pytest.approx(ours.value / bare.value)
     assert ratio.target == 1.5

@@ -165,6 +165,16 @@ def test_a_study_whose_series_are_renamed_in_the_table_is_written_again(data: Pa
         assert "T2" in pydicom.dcmread(file).SeriesDescription or "STIR" in pydicom.dcmread(file).SeriesDescription
 
 
+def test_a_point_that_was_changed_since_is_checked_again(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(data, out)
+    edit_points(data, lambda row: {**row, "x": "700"} if row["study_id"] == STUDIES[1] else row)
+    with pytest.raises(TableError, match=r"coordinates\.csv, line 27: x 700, .* lies outside of"):
+        prepare(data, out, PrepareOptions(resume=True))
+    prepared = prepare(data, out, PrepareOptions(resume=True, keep_going=True))
+    assert [one.study for one in prepared.set_aside] == [STUDIES[1]]
+
+
 def test_a_folder_that_is_not_empty_needs_resume_and_foreign_files_are_left_alone(source: Path, tmp_path: Path) -> None:
     (tmp_path / "volumes").mkdir()
     with pytest.raises(OutputError, match=r"not empty.*add --resume"):
