@@ -113,7 +113,7 @@ def disc_points(canals: Mapping[Level, Point]) -> dict[Level, Point]:
     """
     if len(canals) < 2:
         return {}
-    course = -np.gradient(np.array(list(canals.values()), dtype=float), axis=0)
+    course = -np.gradient(np.array(list(canals.values()), dtype=float), axis=0, edge_order=min(2, len(canals) - 1))
     front = np.stack([np.zeros(len(course)), course[:, 2], -course[:, 1]], axis=1)
     front *= DISC_BEFORE_CANAL_MM / np.linalg.norm(front, axis=1, keepdims=True)
     places = np.array(list(canals.values())) + front
