@@ -45,7 +45,7 @@ class CorrectedPoints:
 def corrected(
     study: StudyRows, points: Mapping[Target, PlacedPoint], listed: Sequence[Correction] = (), *, apply: bool = True
 ) -> CorrectedPoints:
-    """Put points right by the list, then by each rule in turn.
+    """Put points right by the list, then by each rule in turn, which compares points of one frame of reference.
 
     Args:
         study: What the tables say.
@@ -57,11 +57,16 @@ def corrected(
     found = [*by_list, *corner_findings(study.points)]
     points = _applied(points, found) if apply else points
     for rule in _RULES:
-        more = list(rule(points))
+        more = [finding for comparable in _by_frame(points) for finding in rule(comparable)]
         points = _applied(points, more) if apply else points
         found += more
     quirks = [_quirk(study.study_id, finding, apply) for finding in found]
     return CorrectedPoints(points, tuple(quirks))
+
+
+def _by_frame(points: Mapping[Target, PlacedPoint]) -> list[dict[Target, PlacedPoint]]:
+    frames = dict.fromkeys(point.frame_of_reference_uid for point in points.values())
+    return [{target: one for target, one in points.items() if one.frame_of_reference_uid == frame} for frame in frames]
 
 
 def _applied(points: Mapping[Target, PlacedPoint], findings: Iterable[Finding]) -> Mapping[Target, PlacedPoint]:
@@ -113,7 +118,7 @@ def disc_points(canals: Mapping[Level, Point]) -> dict[Level, Point]:
     """
     if len(canals) < 2:
         return {}
-    course = -np.gradient(np.array(list(canals.values()), dtype=float), axis=0, edge_order=min(2, len(canals) - 1))
+    course = -np.gradient(np.array(list(canals.values()), dtype=float), axis=0, edge_order=2 if len(canals) > 2 else 1)
     front = np.stack([np.zeros(len(course)), course[:, 2], -course[:, 1]], axis=1)
     front *= DISC_BEFORE_CANAL_MM / np.linalg.norm(front, axis=1, keepdims=True)
     places = np.array(list(canals.values())) + front

@@ -36,6 +36,7 @@ class PlacedPoint:
         instance_number: The slice that it was marked on.
         point_ras_mm: Where it lies.
         volume: The NIfTI file that holds the slice; empty where none does.
+        frame_of_reference_uid: Places are comparable only where this is the same.
     """
 
     target: Target
@@ -45,14 +46,16 @@ class PlacedPoint:
     instance_number: int
     point_ras_mm: Point
     volume: str = ""
+    frame_of_reference_uid: str = ""
 
 
-def place_points(study: StudyRows, instances: Sequence[InstanceRow]) -> dict[Target, PlacedPoint]:
+def place_points(study: StudyRows, instances: Sequence[InstanceRow], frames: Mapping[int, str]) -> dict[Target, PlacedPoint]:
     """The points of a study whose slices have a place in space, under the names that the table gives them.
 
     Args:
         study: What the tables say.
         instances: The rows of its `instances.csv`.
+        frames: The FrameOfReferenceUID of each series.
     """
     rows = {row.key: row for row in instances}
     placed = {}
@@ -67,5 +70,6 @@ def place_points(study: StudyRows, instances: Sequence[InstanceRow]) -> dict[Tar
                 instance_number=point.instance_number,
                 point_ras_mm=row.point_of(point.x, point.y),
                 volume=row.volume,
+                frame_of_reference_uid=frames[point.series_id],
             )
     return placed

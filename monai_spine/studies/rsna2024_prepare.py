@@ -197,7 +197,7 @@ def _points_and_quirks(
 ) -> tuple[Mapping[Target, PlacedPoint], tuple[Quirk, ...]]:
     """The points of a study in space, put right, and all that is odd about it."""
     rows = read_instances(out / "volumes" / str(study.study_id))
-    placed = place_points(study, rows)
+    placed = place_points(study, rows, {series.series_id: series.frame_of_reference_uid for series in images.series})
     found = corrected(study, placed, listed, apply=apply)
     others = (*place_quirks(study, placed), *image_quirks(images, rows))
     return found.points, (*table_quirks(study, apply=apply), *found.quirks, *others)

@@ -88,7 +88,12 @@ def image_quirks(images: StudyImages, rows: Sequence[InstanceRow]) -> Iterator[Q
     frames = {series.frame_of_reference_uid for series in images.series}
     if len(frames) > 1:
         seen = f"{len(frames)} frames of reference in {len(images.series)} series"
-        yield Quirk("several_frames", images.study_id, seen, "nothing, as if the patient had not moved")
+        yield Quirk(
+            "several_frames",
+            images.study_id,
+            seen,
+            "points are compared within one frame only, images are taken as if the patient had not moved",
+        )
     for series in images.series:
         own = [row for row in rows if row.series_id == series.series_id]
         for kind, seen, done in (*_reader_quirks(series), *_number_quirks(own), *_slice_quirks(series, own)):

@@ -281,12 +281,15 @@ def test_a_series_that_forms_no_volume_is_left_out_alone(data: Path, true: Prepa
     assert case.canals == true.canals
 
 
-def test_series_without_a_common_frame_of_reference_are_flagged(data: Path, run) -> None:
+@pytest.mark.parametrize(("frame", "found"), [("1.2.3.4", ["several_frames"]), (None, ["levels_off_by_one"])])
+def test_points_are_compared_within_one_frame_of_reference_only(data: Path, run, frame: str | None, found: list[str]) -> None:
     for file in folder_of(data, STUDY, "Sagittal T1").glob("*.dcm"):
         dataset = pydicom.dcmread(file)
-        dataset.FrameOfReferenceUID = "1.2.3.4"
+        dataset.FrameOfReferenceUID = frame or dataset.FrameOfReferenceUID
+        right, back, up = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [right, back, up - 40]
         dataset.save_as(file)
-    assert kinds(run()[1]) == ["several_frames"]
+    assert kinds(run()[1]) == found
 
 
 def test_two_series_of_a_kind_are_both_written(data: Path, true: PreparedCase, run) -> None:

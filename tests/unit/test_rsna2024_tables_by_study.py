@@ -16,6 +16,7 @@ from monai_spine.studies.rsna2024_points import PlacedPoint
 from monai_spine.studies.rsna2024_quirks import ROLES, table_quirks
 from monai_spine.studies.rsna2024_rules import Tolerances, corner_findings, level_findings, side_findings
 from monai_spine.studies.rsna2024_tables import StudyRows, StudyTables, read_tables
+from monai_spine.studies.stratified import stratified_parts
 
 ANY_DISTANCE = Tolerances(step_mm=0, side_mm=0)
 
@@ -119,6 +120,17 @@ def test_every_listed_correction_is_about_a_point_of_the_real_tables(real: Study
     listed = {(study, target) for study, found in read_corrections().items() for one in found for target in one.targets or ()}
     assert listed
     assert listed <= points
+
+
+def test_every_fold_has_its_share_of_each_real_class(real: StudyTables) -> None:
+    classes = {
+        str(study.study_id): Counter(f"{t.condition.slug} {t.level.slug} {grade.slug}" for t, grade in study.severities.items())
+        for study in real.studies
+    }
+    total = sum(classes.values(), Counter())
+    for fold in stratified_parts(classes, (0.2,) * 5):
+        counts = sum((classes[study] for study in fold), Counter())
+        assert all(abs(counts[name] - total[name] / 5) <= max(2, 0.03 * total[name]) for name in total)
 
 
 def test_the_kind_of_every_real_series_is_a_role(real: StudyTables) -> None:
