@@ -36,7 +36,7 @@ from monai_spine.studies.rsna2024_points import PlacedPoint, place_points
 from monai_spine.studies.rsna2024_quirks import image_quirks, place_quirks, table_quirks
 from monai_spine.studies.rsna2024_report import ReportContent, report_html
 from monai_spine.studies.rsna2024_splits import write_all_splits
-from monai_spine.studies.rsna2024_tables import SetAsideStudy, StudyRows, read_tables
+from monai_spine.studies.rsna2024_tables import POINTS_FILE, SetAsideStudy, StudyRows, read_tables
 from monai_spine.studies.table_output import write_rows
 from monai_spine.workers import in_processes
 
@@ -127,11 +127,13 @@ def _check_place(out: Path, data: Path, *, resume: bool) -> None:
 
 
 def _forget_unfinished(out: Path) -> None:
-    """Take the mark away, and what a killed run left half-written."""
+    """Take away the mark, the lists of an earlier run, and what a killed one left half-written. Images stay."""
     try:
-        (out / COMPLETE).unlink(missing_ok=True)
-        for left in (out / "volumes").glob(".*.part"):
-            shutil.rmtree(left)
+        for name in (COMPLETE, *_FILES):
+            (out / name).unlink(missing_ok=True)
+        for folder in (out / "folds", out / "splits", *(out / "volumes").glob(".*.part")):
+            if folder.exists():
+                shutil.rmtree(folder)
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror or error}). Choose another folder.") from error
 
@@ -182,6 +184,10 @@ def _write_lists(
         quirks += more
         if points or not corrections:
             cases.append(prepared_case(own, points, patient=patients[study.study_id]))
+    if not cases:
+        raise TableError(
+            f"{data / POINTS_FILE} has no point of any study that was read: there is nothing to train on. Restore it."
+        )
     source = "simulated" if (data / _SIMULATED).is_file() else "real"
     parts = write_all_splits(out, cases, images, study=STUDY, source=source)
     write_rows(out / "quirks.csv", QUIRK_COLUMNS, [quirk_row(quirk) for quirk in quirks])

@@ -134,8 +134,9 @@ class _Reader:
 
     def refuse_strangers(self, frame: pd.DataFrame, path: Path, known: set[int], train: Path) -> None:
         """Rows of studies that the table of labels does not have; those that were set aside are known."""
-        strangers = frame[[study not in known and str(study) not in self._lost for study in frame["study_id"]]]
-        for line, study in strangers["study_id"].items():
+        for line, study in frame["study_id"].items():
+            if study in known or str(study) in self._lost:
+                continue
             self._refuse(
                 str(study),
                 f"{path}, line {line}: study_id {study} is not in {train}. Add its labels there, or remove its rows here.",

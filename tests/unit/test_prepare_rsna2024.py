@@ -191,6 +191,21 @@ def test_a_study_without_points_is_left_out_and_listed(data: Path, tmp_path: Pat
     assert [quirk.study_id for quirk in prepared.quirks if quirk.kind == "no_points"] == [int(STUDIES[0])]
 
 
+def test_tables_without_any_point_are_refused(data: Path, tmp_path: Path) -> None:
+    edit_points(data, lambda _: None)
+    with pytest.raises(TableError, match=r"coordinates\.csv has no point of any study"):
+        prepare(data, tmp_path / "out")
+
+
+def test_lists_of_an_earlier_run_do_not_outlive_its_studies(data: Path, tmp_path: Path) -> None:
+    prepare(data, tmp_path / "out")
+    assert (tmp_path / "out" / "splits").is_dir()
+    edit_points(data, lambda row: None if row["study_id"] != STUDIES[0] else row)
+    prepare(data, tmp_path / "out", PrepareOptions(resume=True))
+    assert not (tmp_path / "out" / "splits").exists()
+    assert read_datalist(tmp_path / "out").splits["training"] == (STUDIES[0],)
+
+
 def test_images_of_two_studies_that_are_alike_never_lie_in_two_parts(data: Path, tmp_path: Path) -> None:
     copy = "900000009"
     shutil.copytree(data / "train_images" / STUDIES[0], data / "train_images" / copy)
