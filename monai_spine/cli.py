@@ -20,7 +20,6 @@ from monai_spine import __version__
 from monai_spine.cli_options import (
     BundleNames,
     Bundles,
-    Data,
     Debug,
     Inputs,
     Jobs,
@@ -32,11 +31,11 @@ from monai_spine.cli_options import (
     existing_from,
     settings_from,
 )
+from monai_spine.cli_prepare import PARTLY_FAILED, add_prepare_commands
 from monai_spine.errors import SpineError
 
 __all__ = ["app", "main"]
 
-PARTLY_FAILED = 5
 INTERRUPTED = 130
 DEFAULT_FORMATS = "json,csv,html,png"
 
@@ -50,7 +49,7 @@ class _Group(TyperGroup):
         except SpineError as error:
             _fail(ctx, error, str(error), error.exit_code)
         except KeyboardInterrupt as error:
-            _fail(ctx, error, "Interrupted. Finished studies are kept: analyze goes on with --resume.", INTERRUPTED)
+            _fail(ctx, error, "Interrupted. Finished studies are kept: go on with --resume.", INTERRUPTED)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except OSError as error:
@@ -83,6 +82,7 @@ def _group(help_text: str, name: str | None = None) -> typer.Typer:
 
 app = _group("Graded findings from lumbar spine MRI. For research use, not for diagnosis.", "monai-spine")
 prepare_app = _group("Write a data set in the layout that training reads: a real one from DATA, or a simulated one from nothing.")
+add_prepare_commands(prepare_app)
 weights_app = _group("List the bundles and check their weights.")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(weights_app, name="weights")
@@ -224,59 +224,6 @@ def weights_record(
     from monai_spine.weights import record_weights
 
     typer.echo("\n".join(f"{bundle / name}: sha256 {digest[:12]}…" for name, digest in record_weights(bundle).items()))
-
-
-@prepare_app.command("lumbar_volumes", no_args_is_help=True)
-def prepare_lumbar_volumes(data: Data, output: Output, debug: Debug = False) -> None:
-    """DATA: real sagittal volumes with label maps, for the localiser."""
-    from monai_spine.studies import lumbar_volumes
-
-    typer.echo(lumbar_volumes.prepare(data, output))
-
-
-@prepare_app.command("midsagittal", no_args_is_help=True)
-def prepare_midsagittal(data: Data, output: Output, debug: Debug = False) -> None:
-    """DATA: real mid-sagittal pictures with points, for the localiser."""
-    from monai_spine.studies import midsagittal
-
-    typer.echo(midsagittal.prepare(data, output))
-
-
-@prepare_app.command("nifti", no_args_is_help=True)
-def prepare_nifti(
-    data: Data,
-    output: Output,
-    points: Annotated[Path | None, typer.Option(metavar="FILE", help="Table of points. Default: points.csv in DATA.")] = None,
-    held_out: Annotated[float, typer.Option(metavar="FRACTION", help="Share of the patients to validate on.")] = 0.2,
-    name: Annotated[str | None, typer.Option(help="What the data set is called. Default: as OUTPUT.")] = None,
-    debug: Debug = False,
-) -> None:
-    """DATA: sagittal NIfTI volumes of your own with a table of points, for the localiser."""
-    from monai_spine.studies import nifti_points
-    from monai_spine.studies.prepared import read_datalist, summary_of
-
-    path = nifti_points.prepare(data, output, points=points, held_out=held_out, name=name)
-    typer.echo(f"{summary_of(read_datalist(path))}\n{path}")
-
-
-@prepare_app.command("phantom", no_args_is_help=True)
-def prepare_phantom(
-    output: Output,
-    training: Annotated[int, typer.Option(min=0, help="Studies to train on.")] = 400,
-    validation: Annotated[int, typer.Option(min=0, help="Studies to validate on.")] = 50,
-    test: Annotated[int, typer.Option(min=0, help="Studies to test on.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Sets with different seeds share no patient.")] = 0,
-    jobs: Jobs = 1,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """No DATA: studies are simulated on the spot, without DICOM on the way. Cases that are there already are kept."""
-    from monai_spine.console import counted_reporter
-    from monai_spine.phantom import prepare_phantom as simulate
-
-    splits = {"training": training, "validation": validation, "test": test}
-    with counted_reporter(sum(splits.values()), "studies", quiet=quiet) as on_case:
-        typer.echo(simulate(output, splits=splits, seed=seed, jobs=jobs, on_case=on_case))
 
 
 def main() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from monai_spine.batch import BatchOutcome, BatchProgress
+    from monai_spine.studies.rsna2024_tables import SetAsideStudy
 
-__all__ = ["Reporter", "counted_reporter", "print_outcome", "progress_reporter", "show_run"]
+__all__ = ["Reporter", "counted", "counted_reporter", "print_outcome", "progress_reporter", "set_aside_lines", "show_run"]
 
 SHOWN_FAILURES = 10
 
@@ -126,8 +127,16 @@ def print_outcome(outcome: BatchOutcome, *, quiet: bool = False, debug: bool = F
         failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
         if outcome.note:
             print(outcome.note)
-        print(f"{_studies(len(outcome.finished))} analysed{failed}{skipped}: {outcome.root / 'index.html'}")
+        print(f"{counted(len(outcome.finished))} analysed{failed}{skipped}: {outcome.root / 'index.html'}")
 
 
-def _studies(number: int) -> str:
+def set_aside_lines(set_aside: Sequence[SetAsideStudy]) -> list[str]:
+    """Why studies were set aside, one line each; of many the first."""
+    lines = [f"Set aside: {one.study}: {one.reason}" for one in set_aside[:SHOWN_FAILURES]]
+    more = len(set_aside) - SHOWN_FAILURES
+    return [*lines, f"… and {more} more, see set_aside.csv"] if more > 0 else lines
+
+
+def counted(number: int) -> str:
+    """`1 study`, `2 studies`."""
     return f"{number} study" if number == 1 else f"{number} studies"

@@ -1,4 +1,7 @@
-"""Work in several processes, each with its own share of the cores. Ctrl-C reaches the parent alone, which lets them end."""
+"""Work in several processes, each with its own share of the cores. Ctrl-C reaches the parent alone, which lets them end.
+
+Where the parent is killed, its workers end at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 from monai_spine.errors import SpineError
@@ -23,14 +27,24 @@ class WorkerError(SpineError):
     """A worker process died."""
 
 
-def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], *, jobs: int) -> Iterator[_Result]:
+def in_processes(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], *, jobs: int, with_torch: bool = True
+) -> Iterator[_Result]:
     """Call a function for each item, in processes that are started anew; yields results as they come.
+
+    Args:
+        work: What is called; it has to be importable.
+        items: What it is called with.
+        jobs: Processes.
+        with_torch: Load torch in each, with its share of the cores.
 
     Raises:
         WorkerError: A process was ended from outside.
     """
     jobs = min(jobs, len(items))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(jobs,)) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(jobs if with_torch else 0,)
+    ) as pool:
         with _children_without_interrupts():
             futures = [pool.submit(work, item) for item in items]
         try:
@@ -58,8 +72,19 @@ def _children_without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed tells nobody: without this its workers would go on writing, then wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _start(jobs: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    if not jobs:
+        return
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))

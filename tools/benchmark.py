@@ -27,8 +27,10 @@ from typing import Any
 import numpy as np
 
 FORMATS = ("json", "csv", "html", "png")
-READING_TARGET, LOADED_TARGET_S, COLD_TARGET_S, MEMORY_TARGET_GB = 1.5, 8.0, 20.0, 3.0
+READING_TARGET, PREPARING_TARGET, LOADED_TARGET_S, COLD_TARGET_S, MEMORY_TARGET_GB = 1.5, 1.5, 8.0, 20.0, 3.0
 LEVELS_TARGET_S, LEVELS_MEMORY_TARGET_GB, LEVELS_SLICES = 1.5, 1.5, 17
+RSNA_FILES = 147_320
+"""Images that the competition hands out."""
 _ATTEMPTS = 50
 
 
@@ -55,9 +57,12 @@ def main() -> int:
     """Measure, print, and write if asked to; 1 where a target is missed."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="monai-spine-benchmark-") as folder:
-        study = options.study or write_study(Path(folder) / "study", slices=options.slices, matrix=options.matrix)
+        study = options.study or write_study(
+            Path(folder) / "data" / "train_images" / "1", slices=options.slices, matrix=options.matrix
+        )
         measures = [
             *reading(study, repeats=options.repeats),
+            *(preparing(study, Path(folder), repeats=options.repeats) if options.study is None else ()),
             *cold_start(study, Path(folder) / "cold", bundles=options.bundles),
             *loaded(study, Path(folder) / "loaded", bundles=options.bundles),
             *levels_alone(options.study or _sagittal_study(Path(folder) / "sagittal", options.matrix), options),
@@ -127,6 +132,46 @@ def _read_ours(study: Path) -> int:
     with open_study(study) as opened:
         assign_roles(opened)
         return sum(volume.array.size for series in opened.series for volume in load_series(series))
+
+
+def preparing(study: Path, output: Path, *, repeats: int) -> Iterator[Measure]:
+    """DICOM to compressed NIfTI with the way back to each pixel, against pydicom and nibabel alone; one process each.
+
+    Args:
+        study: A folder in `train_images`, with a numbered folder for each series.
+        output: Where both write.
+        repeats: The best of so many counts.
+    """
+    bare, ours = [], []
+    for _ in range(repeats):
+        bare.append(_seconds(lambda: _prepare_bare(study, output / "bare")))
+        ours.append(_seconds(lambda: _prepare_ours(study, output / "prepared")))
+    yield Measure("Bare pydicom and nibabel, DICOM to compressed NIfTI", min(bare), "s")
+    yield Measure("`prepare rsna2024` of the same files", min(ours), "s")
+    yield Measure("Ratio of the two", min(ours) / min(bare), "", PREPARING_TARGET)
+    minutes = min(ours) / len(list(study.rglob("*.dcm"))) * RSNA_FILES / 60
+    yield Measure(f"As much for each of the {RSNA_FILES:,} files of RSNA 2024, one process", minutes, "min")
+
+
+def _prepare_bare(study: Path, output: Path) -> None:
+    import nibabel
+    import pydicom
+
+    output.mkdir(exist_ok=True)
+    for series in sorted(study.iterdir()):
+        slices = [pydicom.dcmread(file) for file in sorted(series.iterdir(), key=lambda file: int(file.stem))]
+        voxels = np.stack([one.pixel_array for one in slices]).T
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), output / f"{series.name}.nii.gz")
+
+
+def _prepare_ours(study: Path, output: Path) -> None:
+    from monai_spine.series import Role
+    from monai_spine.studies.rsna2024_images import write_images
+    from monai_spine.studies.rsna2024_tables import StudyRows
+
+    numbers = sorted(int(series.name) for series in study.iterdir())
+    rows = StudyRows(int(study.name), {}, (), dict.fromkeys(numbers, Role.SAGITTAL_T2))
+    write_images(study.parents[1], output, rows)
 
 
 def cold_start(study: Path, output: Path, *, bundles: Path | None) -> Iterator[Measure]:

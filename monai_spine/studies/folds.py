@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from monai_spine.errors import TableError
 from monai_spine.studies.prepared import Datalist, PreparedCase, write_datalist
 
-__all__ = ["part_of", "patient_folds", "write_split"]
+__all__ = ["part_of", "patient_folds", "write_split", "write_splits"]
 
 
 def part_of(case: PreparedCase) -> str:
@@ -54,13 +54,31 @@ def write_split(datalist: Datalist, out_dir: Path | str, *, held_out: Collection
         TableError: A patient lies in both splits.
         OutputError: Nothing can be written there.
     """
-    out = Path(out_dir)
-    cases = [_moved(case, datalist.root, out) for case in datalist.cases]
-    names = [case.case for case in cases]
+    names = [case.case for case in datalist.cases]
     splits = {
         "training": [name for name in names if name not in held_out],
         "validation": [name for name in names if name in held_out],
     }
+    return write_splits(datalist, out_dir, splits=splits)
+
+
+def write_splits(datalist: Datalist, out_dir: Path | str, *, splits: Mapping[str, Sequence[str]]) -> Path:
+    """Write a data list of the same cases with other splits.
+
+    Args:
+        datalist: The whole data set.
+        out_dir: Folder of the new data list; its images stay where they are.
+        splits: Names of the cases of `training`, `validation` and `test`.
+
+    Returns:
+        Path of the new data list.
+
+    Raises:
+        TableError: A patient lies in two splits, or a case is unknown.
+        OutputError: Nothing can be written there.
+    """
+    out = Path(out_dir)
+    cases = [_moved(case, datalist.root, out) for case in datalist.cases]
     return write_datalist(out, study=datalist.study, source=datalist.source, cases=cases, splits=splits)
 
 

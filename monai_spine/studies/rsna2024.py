@@ -99,13 +99,13 @@ class SeriesDescription:
     description: str
 
 
-def read_train(path: Path | str) -> pd.DataFrame:
+def read_train(path: Path | str | SourceTable) -> pd.DataFrame:
     """Read the labels of all studies, as `parse_train` gives them.
 
     Raises:
         TableError: The file breaks its specification; the message names line, value and remedy.
     """
-    return parse_train(SourceTable.read(path))
+    return parse_train(SourceTable.given(path))
 
 
 def parse_train(table: SourceTable) -> pd.DataFrame:
@@ -218,7 +218,7 @@ def prior_by_level(train: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def read_coordinates(path: Path | str) -> pd.DataFrame:
+def read_coordinates(path: Path | str | SourceTable) -> pd.DataFrame:
     """Read the labelled points.
 
     Returns:
@@ -229,7 +229,7 @@ def read_coordinates(path: Path | str) -> pd.DataFrame:
         TableError: A column is missing, an id is no whole number, a condition or level is unknown, a coordinate is no finite
             number, or a target of a study has two points.
     """
-    table = SourceTable.read(path, columns=POINT_COLUMNS)
+    table = SourceTable.given(path, columns=POINT_COLUMNS)
     ids = {column: table.whole_numbers(column) for column in ("study_id", "series_id", "instance_number")}
     kinds = [_KIND_OF[text] for text in table.one_of("condition", tuple(_KIND_OF))]
     levels = [Level(text) for text in table.one_of("level", tuple(level.label for level in LEVELS))]
@@ -239,7 +239,7 @@ def read_coordinates(path: Path | str) -> pd.DataFrame:
     return frame
 
 
-def read_series_descriptions(path: Path | str) -> pd.DataFrame:
+def read_series_descriptions(path: Path | str | SourceTable) -> pd.DataFrame:
     """Read which series a study has and of which kind each is.
 
     Returns:
@@ -248,7 +248,7 @@ def read_series_descriptions(path: Path | str) -> pd.DataFrame:
     Raises:
         TableError: A column is missing, an id is no whole number, a series is there twice, or a description is unknown.
     """
-    table = SourceTable.read(path, columns=SERIES_COLUMNS)
+    table = SourceTable.given(path, columns=SERIES_COLUMNS)
     ids = {column: table.whole_numbers(column) for column in ("study_id", "series_id")}
     table.unique(["study_id", "series_id"])
     frame: pd.DataFrame = pd.DataFrame({**ids, "series_description": table.one_of("series_description", SERIES_DESCRIPTIONS)})

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,21 @@ import pandas as pd
 
 from monai_spine.errors import TableError
 
-__all__ = ["SourceTable"]
+__all__ = ["RowsError", "SourceTable"]
 
 _WHOLE_NUMBER = re.compile(r"0|[1-9]\d{0,17}")
+
+
+class RowsError(TableError):
+    """Rows of a table break its specification; the rest of the table may be right.
+
+    Attributes:
+        rows: Zero-based position of each wrong row, with a message of its own.
+    """
+
+    def __init__(self, message: str, rows: Sequence[tuple[int, str]]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,22 @@ class SourceTable:
         table = cls(str(path), pd.DataFrame(rows, columns=header, index=lines, dtype=object), "line")
         table.require(columns)
         return table
+
+    @classmethod
+    def given(cls, source: Path | str | SourceTable, *, columns: Sequence[str] = ()) -> SourceTable:
+        """A table that was read before, or the one at a path.
+
+        Raises:
+            TableError: As `read`.
+        """
+        if not isinstance(source, SourceTable):
+            return cls.read(source, columns=columns)
+        source.require(columns)
+        return source
+
+    def without(self, column: str, values: Collection[str]) -> SourceTable:
+        """The table without the rows that have one of these texts in a column; the others keep their lines."""
+        return replace(self, cells=self.cells[~self.cells[column].isin(list(values))])
 
     @classmethod
     def of(cls, frame: pd.DataFrame, name: str) -> SourceTable:
@@ -82,13 +110,13 @@ class SourceTable:
             remedy: What to do.
 
         Raises:
-            TableError: A flag is set.
+            RowsError: A flag is set.
         """
-        positions = np.flatnonzero(np.asarray(wrong))
-        if positions.size:
-            first = int(positions[0])
-            others = f" ({positions.size - 1} more like it)" if positions.size > 1 else ""
-            raise TableError(f"{self.name}, {self.unit} {self.cells.index[first]}: {describe(first)}{others}. {remedy}")
+        positions = [int(position) for position in np.flatnonzero(np.asarray(wrong))]
+        if positions:
+            others = f" ({len(positions) - 1} more like it)" if len(positions) > 1 else ""
+            said = [(row, f"{self.name}, {self.unit} {self.cells.index[row]}: {describe(row)}") for row in positions]
+            raise RowsError(f"{said[0][1]}{others}. {remedy}", [(row, f"{text}. {remedy}") for row, text in said])
 
     def whole_numbers(self, column: str) -> np.ndarray:
         """Ids and counts as int64.

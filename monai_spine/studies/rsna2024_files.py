@@ -1,0 +1,103 @@
+"""The DICOM files of one RSNA 2024 study, held against its tables: what is named has to be there, and a point on its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from monai_spine.dicom_headers import NotAnImageError, read_instance
+from monai_spine.errors import TableError, UnreadableInputError
+from monai_spine.instances import Instance
+from monai_spine.studies.rsna2024_tables import POINTS_FILE, SERIES_FILE, TRAIN_FILE, StudyRows
+
+__all__ = ["IMAGES_FOLDER", "read_headers", "refuse_points_outside", "unlisted_studies"]
+
+IMAGES_FOLDER = "train_images"
+
+
+def unlisted_studies(data: Path, studies: Sequence[StudyRows], *, known: Collection[str] = ()) -> dict[str, str]:
+    """Folders of studies that the tables do not name, each with a message.
+
+    Args:
+        data: The competition's folder.
+        studies: Those of the tables.
+        known: Names of others that may be there.
+
+    Raises:
+        TableError: There is no folder of images.
+    """
+    images = data / IMAGES_FOLDER
+    if not images.is_dir():
+        raise TableError(f"{images} is not there. DATA is the folder that holds {TRAIN_FILE} and {IMAGES_FOLDER}.")
+    named = {*known, *(str(study.study_id) for study in studies)}
+    there = sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
+    remedy = "Add its labels there, or move the folder away."
+    return {name: f"{images / name} is no study of {data / TRAIN_FILE}. {remedy}" for name in there if name not in named}
+
+
+def read_headers(data: Path, study: StudyRows) -> dict[int, tuple[Instance, ...]]:
+    """The instances of each series that the table names, in the order of their numbers; each is one slice.
+
+    Raises:
+        TableError: A series of the table is not on disk, or the reverse.
+        UnreadableInputError: A file cannot be read, or is not named by a number.
+    """
+    folder = data / IMAGES_FOLDER / str(study.study_id)
+    table = data / SERIES_FILE
+    if not folder.is_dir():
+        raise TableError(f"{folder} is not there, though {table} names study {study.study_id}. Restore it, or remove its rows.")
+    there = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    missing = sorted({str(number) for number in study.series} - there)
+    if missing:
+        raise TableError(f"{folder / missing[0]} is not there, though {table} names it. Restore the series, or remove its row.")
+    unknown = sorted(there - {str(number) for number in study.series})
+    if unknown:
+        raise TableError(f"{folder / unknown[0]} is no series of {table}. Add its row there, or move the folder away.")
+    return {number: _read_series(folder / str(number)) for number in study.series}
+
+
+def _read_series(folder: Path) -> tuple[Instance, ...]:
+    files = [path for path in folder.glob("*.dcm") if not path.name.startswith(".")]
+    odd = next((path for path in files if not path.stem.isdecimal()), None)
+    if odd is not None:
+        raise UnreadableInputError(f"{odd} is not named by an instance number. Rename it, or move it away.")
+    if not files:
+        raise UnreadableInputError(f"{folder} holds no .dcm file. Restore the series from the data set.")
+    return tuple(_read_file(path) for path in sorted(files, key=lambda path: int(path.stem)))
+
+
+def _read_file(path: Path) -> Instance:
+    try:
+        instance = read_instance(path)
+    except NotAnImageError as error:
+        raise UnreadableInputError(f"{path} cannot be read: {error}. Restore the file from the data set.") from error
+    except OSError as error:
+        raise UnreadableInputError(f"{path} cannot be opened ({error.strerror}). Check its permissions.") from error
+    if len(instance.frames) != 1:
+        raise UnreadableInputError(f"{path} holds {len(instance.frames)} slices, not one. Restore the file from the data set.")
+    return instance
+
+
+def refuse_points_outside(data: Path, study: StudyRows, sizes: Mapping[tuple[int, int], tuple[int, int]]) -> None:
+    """Refuse a point whose instance is not there, or shows no such pixel.
+
+    Args:
+        data: The competition's folder.
+        study: Whose points.
+        sizes: Series and instance number to rows and columns.
+
+    Raises:
+        TableError: The message names the row of the table and the file.
+    """
+    for point in study.points:
+        where = f"{data / POINTS_FILE}, line {point.line}"
+        file = data / IMAGES_FOLDER / str(study.study_id) / str(point.series_id) / f"{point.instance_number}.dcm"
+        found = sizes.get((point.series_id, point.instance_number))
+        if found is None:
+            raise TableError(f"{where}: {file} is not there. Restore the file, or correct instance_number.")
+        rows, columns = found
+        if not (-0.5 <= point.x <= columns - 0.5 and -0.5 <= point.y <= rows - 0.5):
+            raise TableError(
+                f"{where}: x {point.x:g}, y {point.y:g} lies outside of {file}, which has {columns} × {rows} pixels. "
+                "Correct the row, or remove it."
+            )

@@ -1,0 +1,212 @@
+"""The images of one RSNA 2024 study as compressed NIfTI volumes, one per block, with the way back to instance and pixel.
+
+    OUT/volumes/<study>/sagittal_t1_0.nii.gz …   voxels (column, row, slice) as stored, integers where the pixels are
+                        instances.csv            see instance_table.py
+                        study.json               what was seen on the way: series, volumes, flags
+                        .complete
+
+The folder is written beside its place and then renamed. Series are read one after the other, so that memory holds one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_spine.errors import OutputError, TableError, VolumeGeometryError
+from monai_spine.instances import Instance
+from monai_spine.series import Role
+from monai_spine.store import COMPLETE
+from monai_spine.studies.instance_table import InstanceRow, read_instances, write_instances
+from monai_spine.studies.nifti_files import save_nifti
+from monai_spine.studies.rsna2024_files import read_headers, refuse_points_outside
+from monai_spine.studies.rsna2024_tables import StudyRows
+from monai_spine.study import Series
+from monai_spine.volume import Volume, load_series
+
+__all__ = ["SeriesFacts", "StudyImages", "VolumeFacts", "is_written", "read_images", "write_images"]
+
+_STUDY_FILE = "study.json"
+RESAMPLED = "slices of several sizes"
+"""How the flag of a volume begins whose slices had to be brought to one size."""
+_KINDS = (np.int16, np.uint16, np.int32)
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """One file that was written.
+
+    Attributes:
+        name: Of the file.
+        shape: Voxels along i, j, k.
+        spacing_mm: Along i, j, k.
+        checksum: CRC-32 of the voxels.
+        flags: What was noticed while it was put together.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    checksum: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeriesFacts:
+    """One series as it was read; `left_out` says why it has no volume, and is empty where it has."""
+
+    series_id: int
+    role: Role
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    volumes: tuple[VolumeFacts, ...]
+    left_out: str = ""
+
+
+@dataclass(frozen=True)
+class StudyImages:
+    """What `study.json` holds."""
+
+    study_id: int
+    patient_id: str
+    series: tuple[SeriesFacts, ...]
+
+
+def is_written(data: Path, out: Path, study: StudyRows) -> bool:
+    """Whether a study's images are all there, under the series and with the slices that its tables name today."""
+    folder = out / "volumes" / str(study.study_id)
+    if not (folder / COMPLETE).is_file():
+        return False
+    if {series.series_id: series.role for series in read_images(out, study.study_id).series} != dict(study.series):
+        return False
+    try:
+        refuse_points_outside(data, study, {row.key: (row.rows, row.columns) for row in read_instances(folder)})
+    except TableError:
+        return False
+    return True
+
+
+def write_images(data: Path, out: Path, study: StudyRows) -> None:
+    """Write the volumes of one study.
+
+    Args:
+        data: The competition's folder.
+        out: The prepared folder.
+        study: What the tables say of it; its points have to lie on its pictures.
+
+    Raises:
+        TableError: The tables and the disk do not fit together: a series, an instance, or a pixel that is not there.
+        UnreadableInputError: A file cannot be read.
+        OutputError: The folder cannot be written.
+    """
+    instances = read_headers(data, study)
+    sizes = {(number, int(one.path.stem)): (one.frames[0].rows, one.frames[0].columns) for number, one in _pairs(instances)}
+    refuse_points_outside(data, study, sizes)
+    folder = out / "volumes" / str(study.study_id)
+    beside = folder.with_name(f".{folder.name}.part")
+    try:
+        for left in (beside, folder):
+            if left.exists():
+                shutil.rmtree(left)
+        beside.mkdir(parents=True)
+        _write(study, instances, beside)
+        (beside / COMPLETE).touch()
+        beside.replace(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written ({error.strerror or error}). Free some space or choose another folder, and use --resume."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def read_images(out: Path, study_id: int) -> StudyImages:
+    """What was written of a study.
+
+    Raises:
+        TableError: Its `study.json` cannot be read.
+    """
+    path = out / "volumes" / str(study_id) / _STUDY_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        series = tuple(_series_from_json(one) for one in document["series"])
+        return StudyImages(int(document["study_id"]), str(document["patient_id"]), series)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path} cannot be read ({error!r}). Remove {path.parent} and use --resume.") from error
+
+
+def _series_from_json(one: Mapping[str, Any]) -> SeriesFacts:
+    volumes = tuple(
+        VolumeFacts(
+            str(volume["name"]), tuple(volume["shape"]), tuple(volume["spacing_mm"]), volume["checksum"], tuple(volume["flags"])
+        )
+        for volume in one["volumes"]
+    )
+    return SeriesFacts(**{**one, "role": Role(one["role"]), "volumes": volumes})
+
+
+def _write(study: StudyRows, instances: Mapping[int, Sequence[Instance]], folder: Path) -> None:
+    series: list[SeriesFacts] = []
+    places: dict[str, tuple[str, int]] = {}
+    for number, role in study.series.items():
+        first = sum(len(one.volumes) for one in series if one.role is role)
+        series.append(_write_series(number, role, instances[number], folder=folder, first=first, places=places))
+    rows = [
+        InstanceRow.of(one.frames[0], series_id=number, volume=volume, slice_index=index)
+        for number, one in _pairs(instances)
+        for volume, index in [places.get(one.sop_instance_uid, ("", -1))]
+    ]
+    write_instances(rows, folder)
+    patient = next((one.patient_id for _, one in _pairs(instances) if one.patient_id), "")
+    document = asdict(StudyImages(study.study_id, patient, tuple(series)))
+    (folder / _STUDY_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def _pairs(instances: Mapping[int, Sequence[Instance]]) -> list[tuple[int, Instance]]:
+    return [(number, one) for number, members in instances.items() for one in members]
+
+
+def _write_series(
+    number: int, role: Role, instances: Sequence[Instance], *, folder: Path, first: int, places: dict[str, tuple[str, int]]
+) -> SeriesFacts:
+    """Write the volumes of a series, and enter into `places` the volume and the slice of each instance."""
+    tags, uid = instances[0].tags, instances[0].series_instance_uid
+    series = Series(uid, tags.number, tags.description, tuple(instances), tags)
+    try:
+        volumes = load_series(series)
+    except VolumeGeometryError as error:
+        return SeriesFacts(number, role, uid, tags.frame_of_reference_uid, (), str(error))
+    written = []
+    for index, volume in enumerate(volumes, start=first):
+        name = f"{role.value}_{index}.nii.gz"
+        voxels = _as_stored(volume)
+        save_nifti(voxels, volume.affine, folder / name)
+        places.update({sop: (name, k) for k, sop in enumerate(volume.sop_instance_uids)})
+        spacing = tuple(round(edge, 4) for edge in volume.spacing_mm)
+        written.append(VolumeFacts(name, voxels.shape, spacing, zlib.crc32(voxels.T.data), volume.flags))
+    return SeriesFacts(number, role, uid, tags.frame_of_reference_uid, tuple(written))
+
+
+def _as_stored(volume: Volume) -> npt.NDArray[Any]:
+    """The voxels as the smallest whole numbers that hold them, else as float32.
+
+    Slices that were resampled onto another size lie between whole numbers and are rounded to them.
+    """
+    array = volume.array
+    if any(flag.startswith(RESAMPLED) for flag in volume.flags):
+        array = np.rint(array)
+    lowest, highest = array.min(), array.max()
+    for kind in _KINDS:
+        limits = np.iinfo(kind)
+        if limits.min <= lowest and highest <= limits.max:
+            whole = array.astype(kind)
+            return whole if np.array_equal(whole, array) else array
+    return array
