@@ -179,9 +179,9 @@ def phantom(
     from monai_spine.phantom import write_phantom_studies, write_replica
 
     write = write_phantom_studies if tables is None else partial(write_replica, tables=tables)
-    limit = {} if max_matrix is None else {"max_matrix": max_matrix}
+    most = max_matrix or (640 if tables is None else 1024)  # of the simulated and of the real matrices
     with counted_reporter(studies, "studies", quiet=quiet) as one_more:
-        written = write(output, studies=studies, seed=seed, jobs=jobs, on_study=lambda _: one_more(), **limit)
+        written = write(output, studies=studies, seed=seed, jobs=jobs, max_matrix=most, on_study=lambda _: one_more())
     typer.echo(f"{len(written)} simulated studies in {output}")
 
 

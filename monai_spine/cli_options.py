@@ -71,7 +71,7 @@ NiftiRole = Annotated[
 ]
 ReplicaTables = Annotated[
     Path | None,
-    typer.Option("--tables", metavar="DIR", help="Render studies of the RSNA 2024 tables in DIR: their series, points and grades."),
+    typer.Option("--tables", metavar="DIR", help="Render studies of the RSNA 2024 tables in DIR, points and grades included."),
 ]
 MaxMatrix = Annotated[
     int | None,

@@ -146,7 +146,7 @@ def _side_tables(spine: Spine, s: Table, side: Side, sac_front: Table, rng: np.r
 
 
 def _shift_tables(spine: Spine, s: Table, side: Side) -> dict[str, Table]:
-    """Shifts of one side's foramina and recesses: those of the nearest level for foramina, drifting between levels for recesses."""
+    """Shifts of one side: foramina have those of the nearest level, recesses drift between levels."""
     levels = LEVELS[::-1]
     at = np.array([spine.disc_s_mm(level) for level in levels])
     foramina, recesses = (

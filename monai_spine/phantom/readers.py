@@ -20,7 +20,16 @@ from scipy.stats import norm
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Severity, Target
 from monai_spine.studies.priors import prior_probabilities
 
-__all__ = ["READER_ERROR", "Reading", "class_shares", "narrowing", "posterior", "reader_posterior", "sample_reading", "sample_reading_of"]
+__all__ = [
+    "READER_ERROR",
+    "Reading",
+    "class_shares",
+    "narrowing",
+    "posterior",
+    "reader_posterior",
+    "sample_reading",
+    "sample_reading_of",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,7 +134,8 @@ def sample_reading_of(rng: np.random.Generator, grades: Mapping[Target, Severity
     values, vectors = np.linalg.eigh(left)
     latents = latents + vectors @ (np.sqrt(np.clip(values, 0, None)) * rng.standard_normal(len(TARGETS)))
     found = np.searchsorted(borders[1:3], seen + mean, side="right")
-    return Reading(latents, tuple(grades.get(target, list(Severity)[grade]) for target, grade in zip(TARGETS, found, strict=True)))
+    severities = [grades.get(target, list(Severity)[grade]) for target, grade in zip(TARGETS, found, strict=True)]
+    return Reading(latents, tuple(severities))
 
 
 def _truncated(draw: float, mean: float, spread: float, ends: tuple[float, float]) -> float:

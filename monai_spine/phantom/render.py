@@ -251,7 +251,7 @@ def _paint_recess(
     depth, front = profiles.at(f"recess_depth_{side}", rows), profiles.at(f"recess_front_{side}", rows)
     out, forward = profiles.at(f"recess_u_{side}", rows), profiles.at(f"recess_v_{side}", rows)
     u = sign * local.u - spine.recess_u_mm - out
-    wall = _ellipse(u, local.v + 3.8 - forward, 5.6, 5.2)
+    wall = _ellipse(u + spine.recess_trim_mm / 2, local.v + 3.8 - forward, 5.6 - spine.recess_trim_mm / 2, 5.2)
     canvas.lay(_soft(wall), "flavum", at=near)
     middle = -1.0 + front + forward - depth / 2
     space = _ellipse(u, local.v - middle, 3.9, depth / 2)

@@ -67,6 +67,7 @@ class Spine:
         csf_flow: Share of the signal of CSF that its pulsation takes away where it is strongest.
         seed: Fixes all textures.
         shifts_mm: How far the foramen or recess of a target lies outward, in front of and above its textbook place.
+        recess_trim_mm: How far the recess's outer wall lies inside its textbook place, so that it does not cover near foramina.
     """
 
     curve: ColumnCurve
@@ -85,6 +86,7 @@ class Spine:
     csf_flow: float
     seed: int
     shifts_mm: Mapping[Target, Triple] = field(default_factory=dict)
+    recess_trim_mm: float = 0.0
 
     def disc_s_mm(self, level: Level) -> float:
         """Arc length at the middle of a disc."""

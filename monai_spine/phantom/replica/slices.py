@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from monai_spine.anatomy import LEVELS, Level
 from monai_spine.geometry import Point
-from monai_spine.phantom.replica.axial import AxialFit, StraightStack
+from monai_spine.phantom.replica.axial import AxialFit
 from monai_spine.phantom.replica.frames import SagittalFrame
 from monai_spine.phantom.replica.tables import TableSeries
 from monai_spine.phantom.scanner import SliceStack
@@ -80,15 +80,11 @@ def sagittal_slices(frame: SagittalFrame, max_matrix: int, rng: np.random.Genera
     return _stacked(places, pixel, float(rng.uniform(*_SAGITTAL_PIXEL_MM)), float(rng.uniform(0.8, 0.95)))
 
 
-def axial_slices(
-    axial: AxialFit, spine: Spine, edges: Mapping[int, float], max_matrix: int, rng: np.random.Generator
-) -> Slices:
-    """The slices of an axial series: a straight stack, or a block along each disc that has points."""
+def axial_slices(axial: AxialFit, spine: Spine, edges: Mapping[int, float], max_matrix: int, rng: np.random.Generator) -> Slices:
+    """The slices of an axial series: a straight stack, a block along each disc that has points, or both."""
     shapes = _shapes(axial.series, len(axial.numbers), max_matrix)
-    if axial.straight is not None:
-        places = _straight_places(axial, axial.straight, edges[axial.series.series_id], shapes)
-    elif axial.marks:
-        places = _block_places(axial, spine, shapes, rng)
+    if axial.marks:
+        places = _marked_places(axial, spine, edges.get(axial.series.series_id, 0.0), shapes, rng)
     else:
         places = _planned_places(axial, spine, shapes, rng)
     pixel = axial.pixel_mm / scale_of(axial.series, max_matrix)
@@ -106,32 +102,53 @@ def _shapes(series: TableSeries, count: int, max_matrix: int) -> list[Shape]:
     return [(other_rows, other_columns)] * larger + [(rows, columns)] * (count - larger)
 
 
-def _straight_places(axial: AxialFit, straight: StraightStack, edge_r_mm: float, shapes: Sequence[Shape]) -> list[_Place]:
-    origin = np.array([edge_r_mm, *straight.origin_mm])
-    normal, column = _normal(straight.tilt_rad), _column(straight.tilt_rad)
-    return [
-        _Place(number, origin + number * straight.step_mm * normal, _RIGHT_TO_LEFT, column, shape, 0)
-        for number, shape in zip(axial.numbers, shapes, strict=True)
-    ]
-
-
-def _block_places(axial: AxialFit, spine: Spine, shapes: Sequence[Shape], rng: np.random.Generator) -> list[_Place]:
-    """A block for each level: it turns with the disc, and its marked instance meets the recesses at the marked pixel."""
+def _marked_places(
+    axial: AxialFit, spine: Spine, edge_r_mm: float, shapes: Sequence[Shape], rng: np.random.Generator
+) -> list[_Place]:
+    """Each instance belongs to the level with the nearest mark, and so to this level's block or to the straight stack."""
     levels = sorted(axial.marks, key=lambda level: axial.marks[level].instance)
-    middles = [axial.marks[level].instance for level in levels]
-    borders = [(low + high) / 2 for low, high in pairwise(middles)]
-    downwards = levels == sorted(levels, key=LEVELS.index) if len(levels) > 1 else rng.random() < 0.87
-    step = float(rng.uniform(3.6, 5.0)) * (-1 if downwards else 1)
-    tilts = {level: _disc_tilt(spine, level) + float(np.deg2rad(rng.normal(0, 3))) for level in levels}
-    places = []
-    for number, shape in zip(axial.numbers, shapes, strict=True):
-        block = int(np.searchsorted(borders, number))
-        mark, tilt = axial.marks[levels[block]], tilts[levels[block]]
-        between = np.array(spine.curve.to_ras(0.0, _RECESS_V_MM, spine.disc_s_mm(levels[block])))
-        corner = between - axial.pixel_mm * (mark.x * _RIGHT_TO_LEFT + mark.y * _column(tilt))
-        corner = corner + (number - mark.instance) * step * _normal(tilt)
-        places.append(_Place(number, corner, _RIGHT_TO_LEFT, _column(tilt), shape, block))
-    return places
+    borders = [(low + high) / 2 for low, high in pairwise(axial.marks[level].instance for level in levels)]
+    step = _signed_step(axial, levels, rng)
+    planes = [
+        _block_plane(axial, spine, level, step, rng)
+        if axial.straight is None or level in axial.apart
+        else _Plane(np.array([edge_r_mm, *axial.straight.origin_mm]), axial.straight.tilt_rad, axial.straight.step_mm, -1)
+        for level in levels
+    ]
+    found = zip(axial.numbers, shapes, np.searchsorted(borders, axial.numbers).tolist(), strict=True)
+    return [planes[nearest].place(number, shape) for number, shape, nearest in found]
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Parallel slices: instance n has its first voxel at `origin_ras_mm` plus n steps along the normal."""
+
+    origin_ras_mm: Floats
+    tilt_rad: float
+    step_mm: float
+    block: int
+
+    def place(self, number: int, shape: Shape) -> _Place:
+        corner = self.origin_ras_mm + number * self.step_mm * _normal(self.tilt_rad)
+        return _Place(number, corner, _RIGHT_TO_LEFT, _column(self.tilt_rad), shape, self.block)
+
+
+def _signed_step(axial: AxialFit, levels: Sequence[Level], rng: np.random.Generator) -> float:
+    """From one instance to the next in a block, along its normal: downwards in most series."""
+    drawn, downwards = float(rng.uniform(3.6, 5.0)), rng.random() < 0.87
+    if axial.straight is not None:
+        return axial.straight.step_mm
+    if len(levels) > 1:
+        downwards = LEVELS.index(levels[0]) < LEVELS.index(levels[-1])
+    return -drawn if downwards else drawn
+
+
+def _block_plane(axial: AxialFit, spine: Spine, level: Level, step_mm: float, rng: np.random.Generator) -> _Plane:
+    """A block that turns with the disc, and whose marked instance meets the recesses at the marked pixel."""
+    mark, tilt = axial.marks[level], _disc_tilt(spine, level) + float(np.deg2rad(rng.normal(0, 3)))
+    between = np.array(spine.curve.to_ras(0.0, _RECESS_V_MM, spine.disc_s_mm(level)))
+    corner = between - axial.pixel_mm * (mark.x * _RIGHT_TO_LEFT + mark.y * _column(tilt))
+    return _Plane(corner - mark.instance * step_mm * _normal(tilt), tilt, step_mm, LEVELS.index(level))
 
 
 def _planned_places(axial: AxialFit, spine: Spine, shapes: Sequence[Shape], rng: np.random.Generator) -> list[_Place]:
@@ -171,7 +188,8 @@ def _stacked(places: Sequence[_Place], pixel_mm: float, acquired_mm: float, fill
 
 def _distance(places: Sequence[_Place]) -> float:
     """Median distance of neighbouring slices."""
-    apart = [float(np.linalg.norm(low.corner_ras_mm - high.corner_ras_mm)) for low, high in pairwise(places) if low.block == high.block]
+    together = [(low.corner_ras_mm, high.corner_ras_mm) for low, high in pairwise(places) if low.block == high.block]
+    apart = [float(np.linalg.norm(low - high)) for low, high in together]
     return float(np.median(apart)) if apart else 4.0
 
 

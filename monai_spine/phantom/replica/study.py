@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from monai_spine.anatomy import LEVELS, Condition, Level, Target
+from monai_spine.anatomy import LEVELS, Level, Target
 from monai_spine.geometry import Point
 from monai_spine.phantom.profiles import tabulate_profiles
 from monai_spine.phantom.protocol import PlannedSeries, sample_exposure
 from monai_spine.phantom.readers import Reading, sample_reading_of
 from monai_spine.phantom.render import Patient
-from monai_spine.phantom.replica.anatomy import bend_spine, shift_findings
+from monai_spine.phantom.replica.anatomy import bend_spine, fit_width, shift_findings
 from monai_spine.phantom.replica.axial import AxialFit, fit_axial
 from monai_spine.phantom.replica.fit import Canal, fit_canal, fit_midline
-from monai_spine.phantom.replica.frames import SagittalFrame, sagittal_frame
+from monai_spine.phantom.replica.frames import sagittal_frames
 from monai_spine.phantom.replica.slices import Slices, axial_slices, sagittal_slices, scale_of
 from monai_spine.phantom.replica.tables import TablePoint, TableSeries, TableStudy
 from monai_spine.phantom.scanner import SliceStack
@@ -67,25 +67,17 @@ def replicate(table: TableStudy, *, seed: int, max_matrix: int = 640) -> Replica
     rng = np.random.default_rng([seed, table.study_id])
     reading = sample_reading_of(rng, table.grades)
     spine = sample_spine(rng, reading)
-    frames = tuple(_frame(series, table, rng) for series in table.series if not series.is_axial)
-    canal, frames = fit_canal(table, frames, rng)
+    canal, frames = fit_canal(table, sagittal_frames(table, rng), rng)
+    spine = fit_width(spine, table, frames)
     axials = tuple(_axial(series, table, canal, spine) for series in table.series if series.is_axial)
     midline, frames, edges = fit_midline(table, frames, axials, rng)
     centers = {level: (midline[level], canal.front_mm[level], canal.up_mm[level]) for level in LEVELS}
     spine = bend_spine(spine, centers, rng)
     by_series = {frame.series.series_id: sagittal_slices(frame, max_matrix, rng) for frame in frames}
     by_series |= {axial.series.series_id: axial_slices(axial, spine, edges, max_matrix, rng) for axial in axials}
-    spine = shift_findings(spine, _places(table, by_series, max_matrix), rng)
-    return _assemble(table, reading, spine, by_series, (seed, max_matrix, rng))
-
-
-def _frame(series: TableSeries, table: TableStudy, rng: np.random.Generator) -> SagittalFrame:
-    """A series without points and positions lies like its study's other series with as many slices."""
-    points = table.points_on(series)
-    alike = [other for other in table.series if not other.is_axial and other.slices == series.slices and table.points_on(other)]
-    if not points and alike:
-        points = table.points_on(alike[0])
-    return sagittal_frame(series, points, rng)
+    scales = {series.series_id: scale_of(series, max_matrix) for series in table.series}
+    spine = shift_findings(spine, _places(table, by_series, scales), rng)
+    return _assemble(table, reading, spine, by_series, seed=seed, scales=tuple(scales.values()))
 
 
 def _axial(series: TableSeries, table: TableStudy, canal: Canal, spine: Spine) -> AxialFit:
@@ -98,28 +90,26 @@ def _axial(series: TableSeries, table: TableStudy, canal: Canal, spine: Spine) -
     return fit_axial(series, table.points_on(series), recesses, recess_out_mm=out, tilt_rad=canal.tilt_rad(Level.L3_L4) + 0.05)
 
 
-def _places(table: TableStudy, slices: Mapping[int, Slices], max_matrix: int) -> dict[Target, Point]:
+def _places(table: TableStudy, slices: Mapping[int, Slices], scales: Mapping[int, float]) -> dict[Target, Point]:
     """Where the points with a side lie."""
-    scales = {series.series_id: scale_of(series, max_matrix) for series in table.series}
-    return {
-        point.target: slices[point.series_id].locate(
-            point.instance, point.x * scales[point.series_id], point.y * scales[point.series_id]
-        )
-        for point in table.points
-        if point.target.condition is not Condition.SPINAL_CANAL_STENOSIS
-    }
+    found = {}
+    for point in table.points:
+        if point.target.side is not None:
+            scale = scales[point.series_id]
+            found[point.target] = slices[point.series_id].locate(point.instance, point.x * scale, point.y * scale)
+    return found
 
 
 def _assemble(
-    table: TableStudy, reading: Reading, spine: Spine, slices: Mapping[int, Slices], settings: tuple[int, int, np.random.Generator]
+    table: TableStudy, reading: Reading, spine: Spine, slices: Mapping[int, Slices], *, seed: int, scales: tuple[float, ...]
 ) -> Replica:
-    seed, max_matrix, rng = settings
+    rng = np.random.default_rng([seed, table.study_id, 2])
     patient = Patient(spine, tabulate_profiles(spine, rng), Textures(rng), Unevenness(rng))
     in_order = tuple(slices[series.series_id] for series in table.series)
     planned = tuple(_plan(series, where.stacks, rng) for series, where in zip(table.series, in_order, strict=True))
     tags = tuple(_sample_tags(rng) for _ in table.series)
     simulated = SimulatedPatient(table.study_id, reading, patient, planned, (seed, table.study_id, 1))
-    return Replica(table, simulated, in_order, tuple(scale_of(series, max_matrix) for series in table.series), tags)
+    return Replica(table, simulated, in_order, scales, tags)
 
 
 def _plan(series: TableSeries, stacks: Sequence[SliceStack], rng: np.random.Generator) -> PlannedSeries:

@@ -7,6 +7,7 @@ sagittal slices (`sagittal_slice_positions.csv`; a series that is not there gets
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,16 @@ import numpy as np
 from monai_spine.anatomy import TARGETS, Severity, Target
 from monai_spine.errors import TableError
 from monai_spine.geometry import Point, ras_from_lps
-from monai_spine.studies.rsna2024 import SERIES_DESCRIPTIONS, read_coordinates, read_series_descriptions, read_train
+from monai_spine.studies.rsna2024 import (
+    SERIES_COLUMNS,
+    SERIES_DESCRIPTIONS,
+    read_coordinates,
+    read_series_descriptions,
+    read_train,
+)
 from monai_spine.studies.source_table import SourceTable
 
-__all__ = ["COPIED_TABLES", "MIXED_TABLE", "POSITION_TABLE", "SIZE_TABLE", "ReplicaTables", "TablePoint", "TableSeries", "TableStudy"]
+__all__ = ["COPIED_TABLES", "SOURCE_TABLES", "ReplicaTables", "TablePoint", "TableSeries", "TableStudy"]
 
 COPIED_TABLES: tuple[str, ...] = ("train.csv", "train_label_coordinates.csv", "train_series_descriptions.csv")
 """The tables whose rows a replica repeats."""
@@ -28,10 +35,11 @@ COPIED_TABLES: tuple[str, ...] = ("train.csv", "train_label_coordinates.csv", "t
 SIZE_TABLE, POSITION_TABLE = "series_size_and_slice_count.csv", "sagittal_slice_positions.csv"
 MIXED_TABLE = "series_with_mixed_image_size.csv"
 
+SOURCE_TABLES: tuple[str, ...] = (*COPIED_TABLES, SIZE_TABLE, POSITION_TABLE, MIXED_TABLE)
+"""All tables that are needed."""
+
 _COMMON_MATRICES = (256, 320, 384, 448, 512, 640, 768, 1024)
-_WHAT_TO_DO = (
-    "Give a folder that holds the competition's train tables together with " f"{SIZE_TABLE}, {POSITION_TABLE} and {MIXED_TABLE}."
-)
+_WHAT_TO_DO = f"Give a folder that holds the competition's train tables and {SIZE_TABLE}, {POSITION_TABLE} and {MIXED_TABLE}."
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,10 @@ class ReplicaTables:
         """Read the tables of a folder.
 
         Raises:
-            TableError: A table or a column is missing, or a cell breaks its specification; the message names file, line and remedy.
+            TableError: A table or a column is missing, or a cell breaks its specification; the message names file and remedy.
         """
         folder = Path(folder)
-        for name in (*COPIED_TABLES, SIZE_TABLE, POSITION_TABLE, MIXED_TABLE):
+        for name in SOURCE_TABLES:
             if not (folder / name).is_file():
                 raise TableError(f"{folder / name} is not there: a replica cannot be drawn without it. {_WHAT_TO_DO}")
         points = _points_by_study(folder)
@@ -129,9 +137,10 @@ def _grades_of(row: np.ndarray) -> dict[Target, Severity]:
 def _points_by_study(folder: Path) -> dict[int, list[TablePoint]]:
     found: dict[int, list[TablePoint]] = defaultdict(list)
     by_slug = {target.slug: target for target in TARGETS}
-    for row in read_coordinates(folder / "train_label_coordinates.csv").itertuples():
-        point = TablePoint(int(row.series_id), int(row.instance_number), by_slug[row.target], float(row.x), float(row.y))
-        found[int(row.study_id)].append(point)
+    rows = read_coordinates(folder / "train_label_coordinates.csv")
+    columns = (rows[name].tolist() for name in ("study_id", "series_id", "instance_number", "target", "x", "y"))
+    for study, series, instance, slug, x, y in zip(*columns, strict=True):
+        found[study].append(TablePoint(series, instance, by_slug[slug], x, y))
     return found
 
 
@@ -139,8 +148,7 @@ def _series_by_study(folder: Path, points: Mapping[int, list[TablePoint]]) -> di
     described = read_series_descriptions(folder / "train_series_descriptions.csv")
     sizes, positions, mixed = _sizes(folder), _positions(folder), _mixed(folder)
     found: dict[int, list[TableSeries]] = defaultdict(list)
-    for row in described.itertuples():
-        study, series = int(row.study_id), int(row.series_id)
+    for study, series, description in zip(*(described[column].tolist() for column in SERIES_COLUMNS), strict=True):
         if series not in sizes:
             raise TableError(
                 f"{folder / SIZE_TABLE} has no row for series {series} of study {study}, which train_series_descriptions.csv "
@@ -150,7 +158,7 @@ def _series_by_study(folder: Path, points: Mapping[int, list[TablePoint]]) -> di
         here = [point for point in points.get(study, ()) if point.series_id == series]
         shape = (height, width) if height and width else _smallest_matrix(here)
         shape, other = mixed.get(series, (shape, None))
-        found[study].append(TableSeries(series, str(row.series_description), shape, slices, other, positions.get(series, {})))
+        found[study].append(TableSeries(series, description, shape, slices, other, positions.get(series, {})))
     return found
 
 
@@ -158,11 +166,19 @@ def _sizes(folder: Path) -> dict[int, tuple[tuple[int, int], int]]:
     """Rows and columns (0 where the table has none) and slice count by series."""
     table = SourceTable.read(folder / SIZE_TABLE, columns=("series_id", "height", "width", "n_slices"))
     table.unique(["series_id"])
-    edges = [[float(cell or 0) for cell in table.cells[column]] for column in ("height", "width")]
+    edges = [_sizes_or_0(table, column) for column in ("height", "width")]
     ids, slices = table.whole_numbers("series_id").tolist(), table.whole_numbers("n_slices").tolist()
-    return {
-        series: ((int(height), int(width)), count) for series, height, width, count in zip(ids, *edges, slices, strict=True)
-    }
+    return {series: ((int(height), int(width)), count) for series, height, width, count in zip(ids, *edges, slices, strict=True)}
+
+
+def _sizes_or_0(table: SourceTable, column: str) -> list[float]:
+    cells = [cell or "0" for cell in table.cells[column]]
+    table.refuse(
+        [re.fullmatch(r"\d+(\.0*)?", cell) is None for cell in cells],
+        lambda row: f"{column} is {cells[row]!r}, which is no size in pixels",
+        remedy="Give a whole number, or nothing where it is not known.",
+    )
+    return [float(cell) for cell in cells]
 
 
 def _smallest_matrix(points: Iterable[TablePoint]) -> tuple[int, int]:
@@ -186,15 +202,21 @@ def _mixed(folder: Path) -> dict[int, tuple[tuple[int, int], tuple[int, int]]]:
     """The two sizes of series whose slices differ: "[608, 640]" under height and under width, the smaller first."""
     table = SourceTable.read(folder / MIXED_TABLE, columns=("series_id", "height", "width"))
     found = {}
-    for series, height, width in zip(table.whole_numbers("series_id").tolist(), *map(table.cells.get, ("height", "width")), strict=True):
-        (low, high), (narrow, wide) = _two_sizes(str(height)), _two_sizes(str(width))
+    rows, columns = (_two_sizes(table, edge) for edge in ("height", "width"))
+    for series, (low, high), (narrow, wide) in zip(table.whole_numbers("series_id").tolist(), rows, columns, strict=True):
         found[series] = ((low, narrow), (high, wide))
     return found
 
 
-def _two_sizes(cell: str) -> tuple[int, int]:
-    sizes = sorted(int(size) for size in cell.strip("[]").split(","))
-    return sizes[0], sizes[-1]
+def _two_sizes(table: SourceTable, column: str) -> list[tuple[int, int]]:
+    """The smallest and the largest of the numbers that each cell lists."""
+    sizes = [[int(number) for number in re.findall(r"\d+", cell)] for cell in table.cells[column]]
+    table.refuse(
+        [not numbers for numbers in sizes],
+        lambda row: f"{column} is {table.cells[column].iloc[row]!r}, which lists no sizes",
+        remedy='List the sizes that occur, as "[608, 640]".',
+    )
+    return [(min(numbers), max(numbers)) for numbers in sizes]
 
 
 def _lines_by_study(path: Path) -> dict[int | None, tuple[str, ...]]:
