@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
 
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Severity, Side
+from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Severity, Side
 from monai_spine.errors import TableError
-from monai_spine.phantom.replica.tables import ReplicaTables, TableSeries, TableStudy
+from monai_spine.phantom.replica.tables import ReplicaTables, TablePoint, TableSeries, TableStudy
 
 __all__ = ["choose_studies", "quirks_of"]
 
 _RARE_SHARE = 0.5
+_LEVEL_SHARE = 0.06  # of the field of view, about half the distance of two discs
+_LEVEL_SLICES = 3
 
 
 def choose_studies(tables: ReplicaTables, *, studies: int, seed: int) -> tuple[int, ...]:
@@ -86,7 +87,8 @@ def quirks_of(table: TableStudy) -> frozenset[str]:
         "point without label": bool(marked - set(table.grades)),
         "canal points on T1": any(_canal_on_t1(table, series) for series in table.series),
         "axial sides swapped": _swapped_recesses(table),
-        "foraminal sides on wrong slices": _swapped_foramina(table),
+        "foraminal sides on wrong slices": _misplaced_foramina(table),
+        "levels of one side off": _level_off(table),
         "canal does not descend": _canal_climbs(table),
     }
     return frozenset(name for name, there in described.items() if there)
@@ -108,29 +110,38 @@ def _canal_on_t1(table: TableStudy, series: TableSeries) -> bool:
     return any(point.target.condition is Condition.SPINAL_CANAL_STENOSIS for point in points)
 
 
-def _sides(table: TableStudy, condition: Condition) -> Mapping[tuple[int, object], dict[Side, tuple[int, float]]]:
-    """Instance and x of left and right, by series and level."""
-    found: dict[tuple[int, object], dict[Side, tuple[int, float]]] = defaultdict(dict)
+def _pairs(table: TableStudy, condition: Condition) -> list[tuple[TableSeries, TablePoint, TablePoint]]:
+    """Left and right points of a level that lie on the same series: across series neither pixels nor instances compare."""
+    found: dict[tuple[int, Level], dict[Side, TablePoint]] = defaultdict(dict)
     for point in table.points:
         if point.target.condition is condition and point.target.side is not None:
-            found[point.series_id, point.target.level][point.target.side] = (point.instance, point.x)
-    return {key: sides for key, sides in found.items() if len(sides) == 2}
+            found[point.series_id, point.target.level][point.target.side] = point
+    series = {series.series_id: series for series in table.series}
+    both = {key: sides for key, sides in found.items() if len(sides) == 2}
+    return [(series[series_id], sides[Side.LEFT], sides[Side.RIGHT]) for (series_id, _), sides in both.items()]
 
 
 def _swapped_recesses(table: TableStudy) -> bool:
     """In an axial picture the patient's left is at the right."""
-    return any(sides[Side.LEFT][1] < sides[Side.RIGHT][1] for sides in _sides(table, Condition.SUBARTICULAR_STENOSIS).values())
+    return any(left.x < right.x for _, left, right in _pairs(table, Condition.SUBARTICULAR_STENOSIS))
 
 
-def _swapped_foramina(table: TableStudy) -> bool:
-    """Left on the right's slices by the positions that are known, or sides that change places from level to level."""
-    series = {series.series_id: series for series in table.series}
-    for (series_id, _), sides in _sides(table, Condition.NEURAL_FORAMINAL_NARROWING).items():
-        step = (sides[Side.RIGHT][0] - sides[Side.LEFT][0]) * _direction(series[series_id])
-        if step < 0:
-            return True
-    gaps = [sides[Side.RIGHT][0] - sides[Side.LEFT][0] for sides in _sides(table, Condition.NEURAL_FORAMINAL_NARROWING).values()]
-    return min(gaps, default=0) < 0 < max(gaps, default=0)
+def _misplaced_foramina(table: TableStudy) -> bool:
+    """Left and right on one slice or neighbours (they are 30 mm apart), or left on the right by the positions that are known."""
+    pairs = _pairs(table, Condition.NEURAL_FORAMINAL_NARROWING)
+    return any(
+        abs(right.instance - left.instance) < 2 or (right.instance - left.instance) * _direction(series) < 0
+        for series, left, right in pairs
+    )
+
+
+def _level_off(table: TableStudy) -> bool:
+    """One side's names a level off: foramina of a level at different heights, or recesses on far slices, at several levels."""
+    foramina = [
+        abs(left.y - right.y) / series.shape[0] for series, left, right in _pairs(table, Condition.NEURAL_FORAMINAL_NARROWING)
+    ]
+    recesses = [abs(left.instance - right.instance) for _, left, right in _pairs(table, Condition.SUBARTICULAR_STENOSIS)]
+    return sum(gap > _LEVEL_SHARE for gap in foramina) > 1 or sum(gap > _LEVEL_SLICES for gap in recesses) > 1
 
 
 def _canal_climbs(table: TableStudy) -> bool:
