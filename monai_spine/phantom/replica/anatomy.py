@@ -24,8 +24,9 @@ Floats = npt.NDArray[np.float64]
 _STEP_MM = 0.5
 _WIDTHS_MM = (17.5, 28.0)
 _RECESS_TRIM_MM = 1.6
+_RECESS_REACH_MM = 4.7  # from its middle to beyond its outer wall, which would cover a foramen
 _STIFFNESS = 150.0
-_BELOW_DEG, _BELOW_MM = (15.0, 24.0, 28.0, 30.0), 30.0
+_BELOW_DEG, _BELOW_MM = (13.0, 21.0, 25.0, 27.0), 30.0
 _ABOVE_MM, _ABOVE_KNOTS = 35.0, 5
 
 # Outward, front and up: how far foramina lie off the phantom's textbook place in the median, from L1/L2 to L5/S1.
@@ -126,7 +127,7 @@ def _knots_below(canal: list[Point], rng: np.random.Generator) -> list[Point]:
     base, scale = float(np.rad2deg(np.arctan2(direction[1], direction[2]))), rng.uniform(0.7, 1.3)
     knots = [np.array(canal[-1])]
     for more in _BELOW_DEG:
-        tilt = np.deg2rad(np.clip(base + scale * more, 5, 62))
+        tilt = np.deg2rad(np.clip(base + scale * more, 5, 52))
         knots.append(knots[-1] - _BELOW_MM * np.array([0.0, np.sin(tilt), np.cos(tilt)]))
     return [_point(knot) for knot in knots[1:]]
 
@@ -139,15 +140,19 @@ def _point(place: Floats) -> Point:
 def shift_findings(spine: Spine, points_ras_mm: Mapping[Target, Point], rng: np.random.Generator) -> Spine:
     """Move foramina and recesses towards their points, as far as anatomy goes; a point that is far off is not followed.
 
+    A recess gives way to a foramen that is marked close beside it.
+
     Args:
         spine: With the study's curve.
         points_ras_mm: Where the tables' points lie in this patient.
         rng: Draws the places of those without a point.
     """
-    shifts = {}
-    for target in TARGETS:
-        if target.side is not None:
-            shifts[target] = _shift_of(spine, target, points_ras_mm.get(target), rng)
+    shifts = {target: _shift_of(spine, target, points_ras_mm.get(target), rng) for target in TARGETS if target.side is not None}
+    for target, (out, front, up) in shifts.items():
+        foramen = points_ras_mm.get(Target(Condition.NEURAL_FORAMINAL_NARROWING, target.side, target.level))
+        if target.condition is Condition.SUBARTICULAR_STENOSIS and foramen is not None:
+            room = abs(float(spine.curve.from_ras(np.array([foramen]))[0][0])) - _RECESS_REACH_MM - spine.recess_u_mm
+            shifts[target] = min(out, max(room, -_LIMITS_MM[target.condition][0])), front, up
     return replace(spine, shifts_mm=shifts)
 
 
