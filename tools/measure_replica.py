@@ -1,6 +1,6 @@
 """How many of the real points lie in the structures that they name, in replicas of studies drawn by chance. Nothing is rendered.
 
-    python tools/measure_replica.py TABLES --studies 60 --seed 1
+python tools/measure_replica.py TABLES --studies 60 --seed 1
 """
 
 from __future__ import annotations
