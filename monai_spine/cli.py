@@ -9,6 +9,7 @@ import errno
 import signal
 import sys
 import traceback
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +24,11 @@ from monai_spine.cli_options import (
     Debug,
     Inputs,
     Jobs,
+    MaxMatrix,
     NiftiRole,
     Output,
     Quiet,
+    ReplicaTables,
     SeriesChoice,
     SeriesTable,
     existing_from,
@@ -165,16 +168,20 @@ def phantom(
     output: Annotated[Path, typer.Argument(metavar="OUT", file_okay=False, help="A new folder for the studies.")],
     studies: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 0,
+    tables: ReplicaTables = None,
+    max_matrix: MaxMatrix = None,
     jobs: Jobs = 1,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Simulate lumbar studies as DICOM, with the tables that go with them. Studies that are there already are kept."""
     from monai_spine.console import counted_reporter
-    from monai_spine.phantom import write_phantom_studies
+    from monai_spine.phantom import write_phantom_studies, write_replica
 
+    write = write_phantom_studies if tables is None else partial(write_replica, tables=tables)
+    most = max_matrix or (640 if tables is None else 1024)  # of the simulated and of the real matrices
     with counted_reporter(studies, "studies", quiet=quiet) as one_more:
-        written = write_phantom_studies(output, studies=studies, seed=seed, jobs=jobs, on_study=lambda _: one_more())
+        written = write(output, studies=studies, seed=seed, jobs=jobs, max_matrix=most, on_study=lambda _: one_more())
     typer.echo(f"{len(written)} simulated studies in {output}")
 
 

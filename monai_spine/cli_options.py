@@ -21,9 +21,11 @@ __all__ = [
     "Debug",
     "Inputs",
     "Jobs",
+    "MaxMatrix",
     "NiftiRole",
     "Output",
     "Quiet",
+    "ReplicaTables",
     "SeriesChoice",
     "SeriesTable",
     "UsageError",
@@ -66,6 +68,14 @@ SeriesChoice = Annotated[
 NiftiRole = Annotated[
     str | None,
     typer.Option("--role", help="What a NIfTI file shows: sagittal_t1, sagittal_t2 or axial_t2. Default: an unknown sagittal."),
+]
+ReplicaTables = Annotated[
+    Path | None,
+    typer.Option("--tables", metavar="DIR", help="Render studies of the RSNA 2024 tables in DIR, points and grades included."),
+]
+MaxMatrix = Annotated[
+    int | None,
+    typer.Option("--max-matrix", min=64, help="Most rows and columns of a picture; the points of --tables are scaled with it."),
 ]
 SeriesTable = Annotated[
     Path | None, typer.Option("--series-table", help="Table of the RSNA 2024 challenge with a description for each series.")

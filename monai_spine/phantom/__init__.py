@@ -12,6 +12,7 @@
     simulate.py   one study
     dicom.py      as DICOM files       export.py    with the competition's tables
     prepared.py   as training data     floor.py     best possible score
+    structures.py where a point lies   replica/     the studies of the RSNA 2024 tables
 
 The phantom is no patient: what is trained on it shows the path and grades nobody.
 """
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from monai_spine.phantom.export import write_phantom_studies
     from monai_spine.phantom.floor import floor
     from monai_spine.phantom.prepared import prepare_phantom
+    from monai_spine.phantom.replica import write_replica
 
-__all__ = ["floor", "prepare_phantom", "write_phantom_studies"]
+__all__ = ["floor", "prepare_phantom", "write_phantom_studies", "write_replica"]
 
-_HOME = {"floor": "floor", "prepare_phantom": "prepared", "write_phantom_studies": "export"}
+_HOME = {"floor": "floor", "prepare_phantom": "prepared", "write_phantom_studies": "export", "write_replica": "replica"}
 
 
 def __getattr__(name: str) -> Any:

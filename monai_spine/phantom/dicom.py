@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,15 @@ def series_id_of(simulated: SimulatedPatient, position: int) -> int:
     return 3_000_000_000 + (simulated.study_id % 1_000_000) * 10 + position
 
 
-def write_series(simulated: SimulatedPatient, series: SimulatedSeries, folder: Path, *, position: int) -> None:
+def write_series(
+    simulated: SimulatedPatient,
+    series: SimulatedSeries,
+    folder: Path,
+    *,
+    position: int,
+    numbers: Sequence[int] | None = None,
+    spacing_tags: Collection[str] = ("SliceThickness",),
+) -> None:
     """Write one series, an instance per file, named by InstanceNumber.
 
     Args:
@@ -33,14 +43,17 @@ def write_series(simulated: SimulatedPatient, series: SimulatedSeries, folder: P
         series: What was scanned.
         folder: Where the files go; made if absent.
         position: Place of the series in the study.
+        numbers: InstanceNumber of each slice, stack by stack. Default: from 1 on.
+        spacing_tags: Which of SliceThickness and SpacingBetweenSlices are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    number = 0
+    named = iter(numbers if numbers is not None else count(1))
     for stack, pixels in zip(series.planned.stacks, series.pixels, strict=True):
         for index in range(len(pixels)):
-            number += 1
+            number = next(named)
             dataset = _study_level(simulated) | _series_level(simulated, series, position)
             dataset |= _image_level(stack, index, number) | _pixel_level(pixels[index])
+            dataset |= {tag: value for tag, value in _spacing_level(stack).items() if tag in spacing_tags}
             _save(dataset, folder / f"{number}.dcm", f"{simulated.study_id}.{position}.{number}")
 
 
@@ -97,8 +110,14 @@ def _image_level(stack: SliceStack, index: int, number: int) -> dict[str, Any]:
         "ImagePositionPatient": [round(float(value), 6) for value in origin],
         "ImageOrientationPatient": [round(float(value), 8) for value in directions],
         "PixelSpacing": [round(down, 8), round(across, 8)],
-        "SliceThickness": round(stack.thickness_mm, 3),
     }
+
+
+def _spacing_level(stack: SliceStack) -> dict[str, Any]:
+    """SliceThickness, and SpacingBetweenSlices where there is more than one slice (PS3.3 C.8.3.1)."""
+    first, last, steps = stack.centers_ras_mm[0], stack.centers_ras_mm[-1], len(stack.centers_ras_mm) - 1
+    apart = {"SpacingBetweenSlices": round(float(np.linalg.norm(last - first)) / steps, 4)} if steps else {}
+    return {"SliceThickness": round(stack.thickness_mm, 3), **apart}
 
 
 def _pixel_level(pixels: npt.NDArray[np.uint16]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import LEVELS, Level, Side
+from monai_spine.anatomy import LEVELS, Condition, Level, Side, Target
 from monai_spine.phantom.spine import BODIES, DiscState, Spine
 
 __all__ = ["ColumnProfiles", "tabulate_profiles"]
@@ -40,6 +40,7 @@ class ColumnProfiles:
         recess_depth, recess_front: Of the lateral recess, by side.
         foramen_open, foramen_push: Half-width of the foramen's opening in v, and how far its front wall moved back, by side.
         foramen_u: Distance of the foramen's middle from the midline.
+        foramen_v, foramen_s, recess_u, recess_v: How far these lie off their textbook place, by side; 0 unless a spine says so.
         cord: 1 where the cord fills the sac, falling to 0 at the end of the conus.
     """
 
@@ -132,7 +133,8 @@ def _side_tables(spine: Spine, s: Table, side: Side, sac_front: Table, rng: np.r
         foramen_open = np.where(near, foramen_open * (1 - 0.92 * narrow), foramen_open)
         foramen_push = np.where(near, foramen_push - _front_share(state) * 2 * 4.6 * 0.8 * narrow, foramen_push)
         height = np.where(near, 9.8 * (1 - 0.42 * narrow), height)
-    offset = [spine.foramen_u_mm(level) for level in LEVELS[::-1]]
+    foramina = {level: Target(Condition.NEURAL_FORAMINAL_NARROWING, side, level) for level in LEVELS}
+    offset = [spine.foramen_u_mm(level) + spine.shift_mm(foramina[level])[0] for level in LEVELS[::-1]]
     return {
         f"recess_depth_{side}": recess,
         f"recess_front_{side}": np.minimum(recess_front, 0) + 0.35 * (sac_front + 1.3),
@@ -140,6 +142,23 @@ def _side_tables(spine: Spine, s: Table, side: Side, sac_front: Table, rng: np.r
         f"foramen_push_{side}": foramen_push + center,
         f"foramen_height_{side}": height,
         f"foramen_u_{side}": np.interp(s, [spine.disc_s_mm(level) for level in LEVELS[::-1]], offset),
+    } | _shift_tables(spine, s, side)
+
+
+def _shift_tables(spine: Spine, s: Table, side: Side) -> dict[str, Table]:
+    """Shifts of one side: foramina have those of the nearest level, recesses drift between levels."""
+    levels = LEVELS[::-1]
+    at = np.array([spine.disc_s_mm(level) for level in levels])
+    foramina, recesses = (
+        np.array([spine.shift_mm(Target(condition, side, level)) for level in levels])
+        for condition in (Condition.NEURAL_FORAMINAL_NARROWING, Condition.SUBARTICULAR_STENOSIS)
+    )
+    nearest = np.argmin(np.abs(s[:, None] - at - 5.0), axis=1)
+    return {
+        f"foramen_v_{side}": foramina[nearest, 1],
+        f"foramen_s_{side}": foramina[nearest, 2],
+        f"recess_u_{side}": np.interp(s, at, recesses[:, 0]),
+        f"recess_v_{side}": np.interp(s, at, recesses[:, 1]),
     }
 
 

@@ -12,7 +12,7 @@ from monai_spine.phantom.scanner import Exposure, SliceStack
 from monai_spine.phantom.spine import Spine
 from monai_spine.phantom.tissues import Sequence, sample_axial_t2, sample_sagittal_t1, sample_sagittal_t2, sample_stir
 
-__all__ = ["PlannedSeries", "plan_study"]
+__all__ = ["PlannedSeries", "plan_study", "sample_exposure"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ def plan_study(spine: Spine, rng: np.random.Generator, *, max_matrix: int = 640)
     fluid = sample_stir(rng) if stir else sample_sagittal_t2(rng)
     t1_stack = sagittal if rng.random() < 0.7 else _plan_sagittal(spine, rng, max_matrix)
     return (
-        PlannedSeries("sagittal_t1", "Sagittal T1", sample_sagittal_t1(rng), _sample_exposure(rng), (t1_stack,)),
-        PlannedSeries("sagittal_t2", "Sagittal T2/STIR", fluid, _sample_exposure(rng), (sagittal,)),
-        PlannedSeries("axial_t2", "Axial T2", sample_axial_t2(rng), _sample_exposure(rng), _plan_axial(spine, rng, max_matrix)),
+        PlannedSeries("sagittal_t1", "Sagittal T1", sample_sagittal_t1(rng), sample_exposure(rng), (t1_stack,)),
+        PlannedSeries("sagittal_t2", "Sagittal T2/STIR", fluid, sample_exposure(rng), (sagittal,)),
+        PlannedSeries("axial_t2", "Axial T2", sample_axial_t2(rng), sample_exposure(rng), _plan_axial(spine, rng, max_matrix)),
     )
 
 
-def _sample_exposure(rng: np.random.Generator) -> Exposure:
+def sample_exposure(rng: np.random.Generator) -> Exposure:
+    """Noise, coil, shading, blur and brightness of one series."""
     return Exposure(
         noise=float(rng.uniform(0.004, 0.032)),
         coil_depth_mm=float(rng.uniform(55, 170)),

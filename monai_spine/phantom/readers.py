@@ -8,18 +8,28 @@ between conditions, sides and levels as the labels there do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Severity, Target
 from monai_spine.studies.priors import prior_probabilities
 
-__all__ = ["READER_ERROR", "Reading", "class_shares", "narrowing", "posterior", "reader_posterior", "sample_reading"]
+__all__ = [
+    "READER_ERROR",
+    "Reading",
+    "class_shares",
+    "narrowing",
+    "posterior",
+    "reader_posterior",
+    "sample_reading",
+    "sample_reading_of",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -95,6 +105,47 @@ def sample_reading(rng: np.random.Generator) -> Reading:
     seen = latents + _errors() * rng.standard_normal(len(TARGETS))
     grades = np.searchsorted([0.0, 1.0], seen, side="right")
     return Reading(latents, tuple(list(Severity)[grade] for grade in grades))
+
+
+def sample_reading_of(rng: np.random.Generator, grades: Mapping[Target, Severity], *, sweeps: int = 40) -> Reading:
+    """Draw latents as they are in patients to whom a reader gave these grades; a target without a grade is free.
+
+    Gibbs sampling of what the reader saw, each within the borders of its grade given all others; then the latents given that.
+
+    Args:
+        rng: Source of chance.
+        grades: The reader's grades.
+        sweeps: How often each target is drawn anew.
+    """
+    mean, spread = _latent_scale()
+    root = spread[:, None] * _correlation_root()
+    hidden = root @ root.T
+    precision = np.linalg.inv(hidden + np.diag(_errors() ** 2))
+    borders = np.array([-np.inf, 0.0, 1.0, np.inf])
+    bins = [(grades[target].index, grades[target].index + 1) if target in grades else (0, 3) for target in TARGETS]
+    low, high = (borders[list(ends)] - mean for ends in zip(*bins, strict=True))
+    seen = np.clip(np.zeros(len(TARGETS)), low, high)
+    for _ in range(sweeps):
+        for index, draw in enumerate(rng.uniform(size=len(TARGETS))):
+            given = seen[index] - precision[index] @ seen / precision[index, index]
+            seen[index] = _truncated(draw, given, precision[index, index] ** -0.5, (low[index], high[index]))
+    latents = mean + hidden @ precision @ seen
+    left = hidden - hidden @ precision @ hidden
+    values, vectors = np.linalg.eigh(left)
+    latents = latents + vectors @ (np.sqrt(np.clip(values, 0, None)) * rng.standard_normal(len(TARGETS)))
+    found = np.searchsorted(borders[1:3], seen + mean, side="right")
+    severities = [grades.get(target, list(Severity)[grade]) for target, grade in zip(TARGETS, found, strict=True)]
+    return Reading(latents, tuple(severities))
+
+
+def _truncated(draw: float, mean: float, spread: float, ends: tuple[float, float]) -> float:
+    """A normal value between two ends, from a uniform draw."""
+    low, high = ((end - mean) / spread for end in ends)
+    flip = -1.0 if low > 0 else 1.0  # the lower tail is the one that keeps its digits
+    low, high = sorted((flip * low, flip * high))
+    below, above = ndtr(low), ndtr(high)
+    value = float(np.clip(ndtri(below + draw * (above - below)), max(low, -9.0), min(high, 9.0)))
+    return float(np.clip(mean + spread * flip * value, *ends))
 
 
 def reader_posterior(latents: Floats) -> Floats:

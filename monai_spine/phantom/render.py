@@ -154,17 +154,17 @@ def _paint_foramen(canvas: _Canvas, spine: Spine, profiles: ColumnProfiles, poin
     near = np.flatnonzero((sign * points.u > 5) & (sign * points.u < 40) & (np.abs(points.v + 4) < 18))
     u, v, s = sign * points.u[near], points.v[near], points.s[near]
     rows = profiles.index_of(s)
-    half, push, height, middle, from_disc, sacral = (
+    half, push, height, middle, forward, raised, from_disc, sacral = (
         profiles.at(name, rows)
         for name in (
-            f"foramen_open_{side}", f"foramen_push_{side}", f"foramen_height_{side}", f"foramen_u_{side}", "from_disc", "sacral",
+            *(f"foramen_{name}_{side}" for name in ("open", "push", "height", "u", "v", "s")), "from_disc", "sacral",
         )
     )  # fmt: skip
-    up = from_disc - 5.0
+    up = from_disc - 5.0 - raised
     along = _soft(np.abs(u - middle) - 7.5) * (1 - sacral)
-    soft = np.maximum(_ellipse(up + 1, v + 4, 13.0, 9.0), np.abs(u - middle) - 7.5)
+    soft = np.maximum(_ellipse(up + 1, v + 4 - forward, 13.0, 9.0), np.abs(u - middle) - 7.5)
     canvas.lay(_soft(soft) * (1 - sacral) * 0.75, "muscle", texture=0.8, at=near)
-    center = -4.0 + 0.5 * push
+    center = -4.0 + 0.5 * push + forward
     key = np.where(up > 1, half, half * (0.72 + 0.04 * np.clip(up, -7, 1)))
     opening = _ellipse(up - 0.12 * (9.8 - height), v - center, height, np.maximum(key, 0.35))
     canvas.lay(_soft(opening) * along, "fat", at=near)
@@ -249,10 +249,11 @@ def _paint_recess(
     """Fat around the descending root; the root is touched when a third of the depth is lost and flat when two thirds are."""
     sign = 1 if side is Side.RIGHT else -1
     depth, front = profiles.at(f"recess_depth_{side}", rows), profiles.at(f"recess_front_{side}", rows)
-    u = sign * local.u - spine.recess_u_mm
-    wall = _ellipse(u, local.v + 3.8, 5.6, 5.2)
+    out, forward = profiles.at(f"recess_u_{side}", rows), profiles.at(f"recess_v_{side}", rows)
+    u = sign * local.u - spine.recess_u_mm - out
+    wall = _ellipse(u + spine.recess_trim_mm / 2, local.v + 3.8 - forward, 5.6 - spine.recess_trim_mm / 2, 5.2)
     canvas.lay(_soft(wall), "flavum", at=near)
-    middle = -1.0 + front - depth / 2
+    middle = -1.0 + front + forward - depth / 2
     space = _ellipse(u, local.v - middle, 3.9, depth / 2)
     canvas.lay(_soft(space), "fat", at=near)
     thick = np.minimum(1.75, np.maximum(depth / 2 - 0.25, 0.5))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from monai_spine.anatomy import LEVELS, Condition, Level, Side, Target, Vertebra
-from monai_spine.geometry import Point
+from monai_spine.geometry import Point, Triple
 from monai_spine.phantom.column import ColumnCurve, bend_column
 from monai_spine.phantom.readers import Reading
 
@@ -66,6 +66,8 @@ class Spine:
         root_bulk: Size of the roots relative to the textbook's.
         csf_flow: Share of the signal of CSF that its pulsation takes away where it is strongest.
         seed: Fixes all textures.
+        shifts_mm: How far the foramen or recess of a target lies outward, in front of and above its textbook place.
+        recess_trim_mm: How far the recess's outer wall lies inside its textbook place, so that it does not cover near foramina.
     """
 
     curve: ColumnCurve
@@ -83,6 +85,8 @@ class Spine:
     root_bulk: float
     csf_flow: float
     seed: int
+    shifts_mm: Mapping[Target, Triple] = field(default_factory=dict)
+    recess_trim_mm: float = 0.0
 
     def disc_s_mm(self, level: Level) -> float:
         """Arc length at the middle of a disc."""
@@ -106,11 +110,16 @@ class Spine:
         """Where a reader would put the mark of a finding, RAS+ mm."""
         s = self.disc_s_mm(target.level)
         sign = 0 if target.side is None else (1 if target.side is Side.RIGHT else -1)
+        out, front, up = self.shift_mm(target)
         if target.condition is Condition.NEURAL_FORAMINAL_NARROWING:
-            return self.curve.to_ras(sign * self.foramen_u_mm(target.level), -4.0, s + 5.0)
+            return self.curve.to_ras(sign * (self.foramen_u_mm(target.level) + out), -4.0 + front, s + 5.0 + up)
         if target.condition is Condition.SUBARTICULAR_STENOSIS:
-            return self.curve.to_ras(sign * self.recess_u_mm, -3.5, s)
+            return self.curve.to_ras(sign * (self.recess_u_mm + out), -3.5 + front, s + up)
         return self.canal_point(target.level)
+
+    def shift_mm(self, target: Target) -> Triple:
+        """How far a foramen or recess lies off its textbook place: outward, to the front and up."""
+        return self.shifts_mm.get(target, (0.0, 0.0, 0.0))
 
     @property
     def recess_u_mm(self) -> float:

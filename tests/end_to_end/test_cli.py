@@ -299,6 +299,14 @@ def test_what_the_file_system_refuses_is_no_fault_of_ours(run, tmp_path, monkeyp
     )
 
 
+def test_tables_that_are_not_there_are_named_and_nothing_is_written(run, tmp_path):
+    (tmp_path / "tables").mkdir()
+    result = run("phantom", tmp_path / "out", "--tables", tmp_path / "tables", "--studies", 2)
+    assert result.exit_code == 2
+    assert re.search(r"train\.csv is not there: a replica cannot be drawn without it\. Give a folder", result.stderr)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_fault_of_ours_says_so_and_shows_a_traceback_only_on_demand(run, study, tmp_path, monkeypatch, debug):
     def broken(*arguments, **options):
