@@ -8,8 +8,10 @@
 
 `train` runs the bundles' own training command for each experiment and keeps what is finished, so that it goes on after a kill;
 ablations train the naming network alone unless `--only` says otherwise, and look with their fold's other two. BASE are weights
-that have seen no real image. `report` looks at every held-out scan as an analysis does (pictures at unknown scale), keeps what
-it found in `rows_*.json`, and prints the tables of docs/localization.md; `--write` puts them between the marks of that file.
+that have seen no real image. The experiment `all` holds nothing out: what it trains can be shipped, and not be evaluated.
+
+`report` looks at every held-out scan as an analysis does (pictures at unknown scale), keeps what it found in `rows_*.json`, and
+prints the tables of docs/localization.md; `--write` puts them between the marks of that file.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent))
 
 from localizer_evaluation.experiments import (
+    ALL,
     BUNDLES,
     KINDS,
     Training,
@@ -122,7 +125,9 @@ def main() -> None:
         return
     chosen = [path for path in experiments(arguments.folds) if path.match(arguments.experiments)]
     if arguments.step == "report":
-        tables = report({path.name: _rows(path, _kinds(path, arguments.looks)) for path in chosen if is_trained(path)})
+        tables = report(
+            {path.name: _rows(path, _kinds(path, arguments.looks)) for path in chosen if is_trained(path) and path.name != ALL}
+        )
         print(tables)
         if arguments.write:
             _write_between_marks(arguments.write, tables)

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_prepared import write_tiny_prepared
 
 from monai_spine.anatomy import Level
 from monai_spine.geometry import apply_affine, invert_affine, lies_inside
+from monai_spine.studies.prepared import read_datalist
 from monai_spine.volume import Volume
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from localizer_evaluation.experiments import BUNDLES, RANDOMISATION, REPOSITORY, Training, training_command, weights_of
+from localizer_evaluation.experiments import BUNDLES, RANDOMISATION, REPOSITORY, Training, split, training_command, weights_of
 from localizer_evaluation.looks import cuts
 from localizer_evaluation.tables import calibration_error, report
 
@@ -115,3 +117,15 @@ def test_tables_count_missing_levels_as_wrong_and_name_what_was_cut_away() -> No
     text = report({"fold_0": pd.DataFrame(rows), "fold_1": pd.DataFrame(rows)})
     assert "| all folds | lumbar_volumes | 1 | 4 | 50.0% | 50.0% |" in text
     assert "| above the sacrum | 1 | 2 | 100.0% | 2 | 0 | 100.0% |" in text
+
+
+def test_the_experiment_all_holds_nothing_out(tmp_path: Path) -> None:
+    datalist = read_datalist(write_tiny_prepared(tmp_path / "tiny"))
+    split([datalist], tmp_path / "folds")
+    everything = read_datalist(tmp_path / "folds" / "all" / "tiny")
+    assert len(everything.cases_of("training")) == len(datalist.cases) == 9
+    assert not everything.cases_of("validation")
+    held_out = [
+        case.case for fold in range(5) for case in read_datalist(tmp_path / f"folds/fold_{fold}/tiny").cases_of("validation")
+    ]
+    assert sorted(held_out) == sorted(case.case for case in datalist.cases)

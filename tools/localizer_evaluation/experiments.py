@@ -17,6 +17,9 @@ BUNDLES = {"localizer": LOCALIZER, "namer": NAMER, "refiner": REFINER}
 KINDS = ("whole", "cut", "worse", "ablated")
 """How held-out scans may be looked at."""
 
+ALL = "all"
+"""The experiment that holds no real scan out: what shipped weights learn from."""
+
 FOLDS = 5
 ABLATED_FOLDS = (0, 1)
 WITHOUT_PHANTOM, WITHOUT_RANDOMISATION = "without_phantom", "without_randomisation"
@@ -46,8 +49,8 @@ class Training:
 
 
 def split(datalists: Sequence[Datalist], out: Path) -> list[Path]:
-    """Write a data list per experiment and data set: folds by patient, ablated folds, parts left out, and one part reused."""
-    written = []
+    """Write a data list per experiment and data set: folds by patient, ablated folds, parts left out, one reused, and all."""
+    written = [write_split(datalist, out / ALL / datalist.study, held_out=()) for datalist in datalists]
     parts = sorted({part_of(case) for datalist in datalists for case in datalist.cases} - {""})
     for datalist in datalists:
         for fold, held_out in enumerate(patient_folds(datalist.cases, FOLDS)):
