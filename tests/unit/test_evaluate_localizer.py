@@ -98,6 +98,13 @@ def test_an_ablation_looks_with_its_fold_s_other_networks(tmp_path: Path) -> Non
     }
 
 
+def test_a_reused_part_looks_with_what_it_has_not_trained_itself(tmp_path: Path) -> None:
+    start, reuse = experiment(tmp_path, "without_VB3"), experiment(tmp_path, "reuse_VB3_4")
+    for path in (*(start / f"{kind}.pt" for kind in BUNDLES), reuse / "namer.pt"):
+        path.touch()
+    assert [weights_of(reuse)[kind].parent.name for kind in BUNDLES] == ["without_VB3", "reuse_VB3_4", "without_VB3"]
+
+
 def test_the_calibration_error_is_how_far_bins_are_from_what_came_true() -> None:
     confidence = pd.Series([0.95] * 10 + [0.55] * 10)
     right = pd.Series([True] * 8 + [False] * 2 + [True] * 5 + [False] * 5)

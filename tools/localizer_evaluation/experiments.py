@@ -107,7 +107,7 @@ def training_command(experiment: Path, kind: str, how: Training) -> list[str]:
     }
     if experiment.name.startswith("reuse_"):
         arguments["config_file"] = str([str(train), str(REPOSITORY / "configs" / "studies" / f"{STUDIES[kind]}.json")])
-        base = experiment.parent / f"without_{REUSED_PART}" / f"{kind}.pt"
+        base = _start_of(experiment) / f"{kind}.pt"
         arguments["val_interval"] = "@epochs"
     else:
         arguments |= {"epochs": str(how.epochs[kind]), "val_interval": str(how.epochs[kind])}
@@ -121,10 +121,15 @@ def training_command(experiment: Path, kind: str, how: Training) -> list[str]:
 
 
 def weights_of(experiment: Path) -> dict[str, Path]:
-    """An experiment's weights; of an ablation, what it has not trained itself is its fold's."""
-    fold = experiment.parent / "_".join(experiment.name.split("_")[:2])
-    both = {kind: [folder / f"{kind}.pt" for folder in (experiment, fold)] for kind in BUNDLES}
+    """An experiment's weights; what an ablation or a reused part has not trained itself is that of `_start_of`."""
+    both = {kind: [folder / f"{kind}.pt" for folder in (experiment, _start_of(experiment))] for kind in BUNDLES}
     return {kind: next((path for path in paths if path.exists()), paths[0]) for kind, paths in both.items()}
+
+
+def _start_of(experiment: Path) -> Path:
+    """The fold that an ablation is of, or what a reused part goes on from."""
+    is_reuse = experiment.name.startswith("reuse_")
+    return experiment.parent / (f"without_{REUSED_PART}" if is_reuse else "_".join(experiment.name.split("_")[:2]))
 
 
 def is_ablation(experiment: Path) -> bool:
@@ -133,5 +138,5 @@ def is_ablation(experiment: Path) -> bool:
 
 
 def is_trained(experiment: Path) -> bool:
-    """Whether all networks are there, and an ablation has at least one of its own."""
+    """Whether all networks are there, and at least one of them is the experiment's own."""
     return all(path.exists() for path in weights_of(experiment).values()) and any(experiment.glob("*.pt"))
