@@ -93,7 +93,7 @@ class GradeLoss(nn.Module):
 
 
 class OrdinalLoss(GradeLoss):
-    """Cross-entropy together with the ranked probability score: to call a severe finding mild costs more than to call it moderate.
+    """Cross-entropy together with the ranked probability score: to call severe mild costs more than to call it moderate.
 
     The ranked probability score Σ_k (Q_k - Y_k)² compares cumulative probabilities, Q_k = q_0 + … + q_k. It is proper, as the
     cross-entropy is: frequencies stay what costs least, and the rule q ∝ w p holds.
