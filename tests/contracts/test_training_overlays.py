@@ -88,3 +88,11 @@ def test_the_second_step_leaves_the_bundle_s_own_weights_alone(tmp_path: Path) -
     parser = parsed(CANAL, "weighted_head", bundle_root=str(tmp_path))
     assert parser.get_parsed_content("pretrained") == str(tmp_path / "models" / "model.pt")
     assert parser.get_parsed_content("ckpt_path") == str(tmp_path / "runs" / "weighted_head" / "model.pt")
+
+
+def test_a_training_with_mixed_crops_and_every_loss_s_overlay_runs_and_learns(prepared: Path, tmp_path: Path) -> None:
+    names = ("weighted", "ordinal", "label_smoothing", "mixing")
+    flow = trained(prepared, tmp_path, *names, mixing_prob=1.0)
+    assert flow.parser.get_parsed_content("train#trainer").state.output["label"].shape[1] == 3
+    assert flow.parser.get_parsed_content("mixing") in flow.parser.get_parsed_content("train#handlers")[0].sources
+    assert (tmp_path / "model.pt").is_file()
