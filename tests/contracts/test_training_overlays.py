@@ -11,8 +11,11 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny_prepared import write_tiny_prepared
 
-from monai_spine.anatomy import Condition
+from monai_spine.anatomy import Condition, Severity
 from monai_spine.models import GRADERS
+from monai_spine.studies.table_output import write_rows
+from monai_spine.training.grading_crops import items_of
+from monai_spine.training.noisy_labels import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = {path.stem: path for path in sorted((ROOT / "configs" / "training").glob("*.json"))}
@@ -96,3 +99,15 @@ def test_a_training_with_mixed_crops_and_every_loss_s_overlay_runs_and_learns(pr
     assert flow.parser.get_parsed_content("train#trainer").state.output["label"].shape[1] == 3
     assert flow.parser.get_parsed_content("mixing") in flow.parser.get_parsed_content("train#handlers")[0].sources
     assert (tmp_path / "model.pt").is_file()
+
+
+@pytest.mark.parametrize("action", ["drop", "soften"])
+def test_a_training_leaves_out_or_softens_what_is_contradicted(prepared: Path, tmp_path: Path, action: str) -> None:
+    item = items_of(prepared, "training", condition="spinal_canal_stenosis", role="sagittal_t2")[1]
+    row = (f"{item['case']}_{item['target']}", list(Severity)[item["label"]].slug, "severe", 0.8, 0.1, 0.1, 0.8)
+    write_rows(tmp_path / "noisy.csv", COLUMNS, [row])
+    given = {"noisy_labels": str(tmp_path / "noisy.csv"), "noise_action": action}
+    dataset = trained(prepared, tmp_path, "clean_labels", "weighted", **given).parser.get_parsed_content("train#dataset")
+    assert len(dataset) == (4 if action == "drop" else 5)
+    labels = [dataset[at]["label"] for at in range(len(dataset))]
+    assert all(isinstance(label, int if action == "drop" else torch.Tensor) for label in labels)
