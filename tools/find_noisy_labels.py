@@ -48,7 +48,8 @@ def labelled_predictions(predictions: Path, solution: Path, *, frequencies: bool
     if table.empty:
         raise TableError(f"No row of {predictions} is a prediction for a label of {solution}. Give tables of the same studies.")
     ids = [f"{study}_{target}" for study, target in zip(table["study"], table["target"], strict=True)]
-    return table.assign(row_id=ids, condition=table["target"].map(_CONDITIONS))
+    frame: pd.DataFrame = table.assign(row_id=ids, condition=table["target"].map(_CONDITIONS))
+    return frame
 
 
 def summary(table: pd.DataFrame, noisy: pd.DataFrame) -> list[str]:
