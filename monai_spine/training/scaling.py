@@ -48,7 +48,7 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return result
 
 
-def weighted(probabilities: np.ndarray, exponent: float = 1.0) -> np.ndarray:
+def weighted(probabilities: np.ndarray, exponent: float | np.ndarray = 1.0) -> np.ndarray:
     """The prediction q ∝ w^s p of frequencies (..., 3); the last axis sums to 1."""
     scaled = probabilities * _WEIGHTS**exponent
     result: np.ndarray = scaled / scaled.sum(axis=-1, keepdims=True)
