@@ -7,7 +7,8 @@
 
 Each fold runs the bundles' own commands; what stands after -- goes to all of them, --second-arguments to the second step alone.
 What is finished stays, what was killed goes on. A training is validated once, after its last epoch, and that is kept: the studies
-that are held out have no say in it. They are predicted at their labelled points. Written are
+that are held out have no say in it. They are predicted at their labelled points; with --predicted-points where an analysis would
+look, by the same trained weights, into OUT/at_predicted_points. Written are
 
     out_of_fold.csv    a submission of all studies by models that never saw them, calibrated by a temperature (that of each fold
                        fitted on the other folds) and weighted by 1, 2, 4
@@ -92,13 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             second=tuple(chosen.second),
             arguments=tuple(passed_on),
             second_arguments=tuple(shlex.split(chosen.second_arguments)),
+            predicted_points=chosen.predicted_points,
         )
         run_all(plan)
-        print(write_report(table_of(plan, chosen.solution), chosen.output))
+        place = plan.output / "at_predicted_points" if plan.predicted_points else plan.output
+        print(write_report(table_of(plan, chosen.solution), place))
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    print(f"Everything is in {chosen.output}")
+    print(f"Everything is in {place}")
     return 0
 
 
@@ -120,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         "--second", nargs="+", type=Path, default=[], help="configs of a second step, from the first one's weights"
     )
     parser.add_argument("--second-arguments", default="", help="more arguments of the second step, in one string")
+    parser.add_argument("--predicted-points", action="store_true", help="predict where an analysis would look")
     parser.add_argument("--solution", type=Path, help="train.csv: labels without a point are scored too, with the prior")
     return parser
 

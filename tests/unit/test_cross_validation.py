@@ -16,12 +16,12 @@ from monai_spine.studies.submissions import PROBABILITIES, read_submission
 from monai_spine.training.out_of_fold import out_of_fold_table
 from monai_spine.training.scaling import tempered
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 from cross_validation.report import write_report
 from cross_validation.runs import Plan, Step, folds_of, keep_settings, perform, steps
 
+ROOT = Path(__file__).resolve().parents[2]
 CANAL = ROOT / "bundles" / "spinal_canal_stenosis_grading"
 ORDINAL, HEAD = (ROOT / "configs" / "training" / f"{name}.json" for name in ("ordinal", "weighted_head"))
 
@@ -59,6 +59,16 @@ def test_the_second_step_starts_from_the_first_and_gives_the_predictions(tmp_pat
     assert "--epochs" not in one.command
     assert flag(predicting, "ckpt_path") == str(two.made)
     assert flag(one, "output_dir") != flag(two, "output_dir")
+
+
+def test_predicted_points_are_found_first_and_only_what_is_held_out_is_seen_at_them(tmp_path: Path) -> None:
+    placing, training, predicting = list(steps(plan(tmp_path, predicted_points=True)))[:3]
+    assert placing.made == tmp_path / "cv" / "points" / "fold_0" / "datalist.json"
+    assert flag(training, "dataset_dir") == str(tmp_path / "prepared" / "folds" / "fold_0")
+    assert flag(predicting, "dataset_dir") == str(placing.made.parent)
+    labelled = list(steps(plan(tmp_path)))[:2]
+    assert (training.made, predicting.made) != (labelled[0].made, labelled[1].made)
+    assert training == labelled[0]
 
 
 def writing(folder: Path, code: str) -> Step:

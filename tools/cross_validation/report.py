@@ -48,6 +48,7 @@ def write_report(table: pd.DataFrame, out: Path) -> str:
     Raises:
         OutputError: A file cannot be written.
     """
+    out.mkdir(parents=True, exist_ok=True)
     scaled, fitted = calibrated(table)
     exponents = {place: scaling.exponent for place, scaling in fitted.items()}
     scores = {RAW: fold_scores(table), TEMPERED: fold_scores(scaled), FITTED: fold_scores(scaled, exponents)}

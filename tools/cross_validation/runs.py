@@ -37,6 +37,7 @@ class Plan:
         second: Configs of a second step, which starts from the weights of the first; empty: there is none.
         arguments: More arguments of the bundles' commands.
         second_arguments: More arguments of the second step.
+        predicted_points: What is held out is predicted where an analysis would look, not where readers set their points.
     """
 
     prepared: Path
@@ -47,6 +48,7 @@ class Plan:
     second: tuple[Path, ...] = ()
     arguments: tuple[str, ...] = ()
     second_arguments: tuple[str, ...] = ()
+    predicted_points: bool = False
 
     def run_of(self, bundle: Path, fold: str) -> Path:
         """Folder of a fold's run."""
@@ -56,9 +58,14 @@ class Plan:
         """Folder of a fold's data list."""
         return self.prepared / "folds" / fold
 
+    def points_of(self, fold: str) -> Path:
+        """Folder of the data list that a fold's studies are predicted from."""
+        return self.output / "points" / fold if self.predicted_points else self.datalist_of(fold)
+
     def predictions_of(self, bundle: Path, fold: str) -> Path:
         """Where a fold's predictions for the studies that it held out are."""
-        return self.run_of(bundle, fold) / "predictions.csv"
+        run = self.run_of(bundle, fold)
+        return (run / "at_predicted_points" if self.predicted_points else run) / "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,8 @@ def keep_settings(plan: Plan) -> None:
 def steps(plan: Plan) -> Iterator[Step]:
     """All commands in their order: fold by fold, so that each finished fold is one of all conditions."""
     for fold in plan.folds:
+        if plan.predicted_points:
+            yield _placing(plan, fold)
         for bundle in plan.bundles:
             run = plan.run_of(bundle, fold)
             yield _training(plan, bundle, fold, run, plan.overlays, {}, plan.arguments)
@@ -154,10 +163,17 @@ def _training(
     return Step(f"{bundle.name}, {fold}: {what}", command, run, run / "model.pt", run / "best.pt")
 
 
+def _placing(plan: Plan, fold: str) -> Step:
+    made = plan.points_of(fold) / "datalist.json"
+    tool = REPOSITORY / "tools" / "predict_points.py"
+    command = (sys.executable, str(tool), str(plan.datalist_of(fold)), "-o", str(made.parent))
+    return Step(f"{fold}: finding the levels", command, made.parent, made, made)
+
+
 def _predicting(plan: Plan, bundle: Path, fold: str, weights: Path) -> Step:
     made = plan.predictions_of(bundle, fold)
     places = {
-        "dataset_dir": str(plan.datalist_of(fold)),
+        "dataset_dir": str(plan.points_of(fold)),
         "output_dir": str(made.parent),
         "ckpt_path": str(weights),
         "split": "validation",
