@@ -2,8 +2,8 @@
 
     python tools/predict_points.py work/rsna2024/folds/fold_0 -o work/points/fold_0 [--split validation]
 
-The levels of each study are found by the bundles of the repository, and each crop is placed by the code that grades (on the slice,
-at the foramen, in the block that covers it best). Grades stay as they are. A target for which an analysis would have no crop is
+The levels of each study are found by the bundles of the repository, and crops are placed by the code that grades: on the slice,
+at the foramen, in the block that covers it best. Grades stay as they are. A target for which an analysis would have no crop is
 left out. The images stay where they are.
 """
 
