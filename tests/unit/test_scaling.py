@@ -63,6 +63,13 @@ def test_rows_without_a_label_do_not_count() -> None:
     assert cross_fitted(more, unlabelled, folds)[0] == fit_scaling(probabilities[1::2], labels[1::2])
 
 
+def test_a_handful_of_findings_all_of_them_right_makes_no_certainties() -> None:
+    probabilities = np.array([[0.9, 0.07, 0.03]] * 5)
+    found = fit_scaling(probabilities, np.zeros(5, dtype=int))
+    assert 0.5 < found.temperature < 1
+    assert 0 < found.exponent < 1
+
+
 def test_certain_predictions_stay_finite() -> None:
     certain = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     found = fit_scaling(certain, np.array([0, 2]))

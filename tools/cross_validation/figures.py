@@ -26,7 +26,7 @@ def reliability_figure(title: str, tables: Mapping[str, Sequence[ReliabilityBin]
         filled = [row for row in table if row.weight > 0]
         error = expected_calibration_error(table)
         above.plot([r.predicted for r in filled], [r.observed for r in filled], marker="o", label=f"{name}: error {error:.3f}")
-        below.step([r.upper for r in table], [r.count for r in table], where="pre")
+        below.stairs([row.count for row in table], [table[0].lower, *(row.upper for row in table)])
     above.set(title=title, ylabel="observed", xlim=(0, 1), ylim=(0, 1))
     above.legend(loc="upper left")
     below.set(xlabel="probability of the most probable severity", ylabel="findings")
