@@ -58,8 +58,8 @@ class Jitter:
 class GradingCrops(Dataset[dict[str, Any]]):
     """Crops of graded targets, cut from voxels that are kept in memory as they were stored.
 
-    An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `label` (0, 1, 2), `target`
-    (slug) and `case`. Right sides are shown as left ones where the crop section says so.
+    An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `label` (0, 1, 2, or the
+    item's `shares` of the three), `target` (slug) and `case`. Right sides are shown as left ones where the crop section says so.
 
     Args:
         data: Items as `grading_items` gives them.
@@ -106,7 +106,8 @@ class GradingCrops(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item, _ = self._kept[index]
         image = torch.from_numpy(self.crop(index)[None])
-        example = {"image": image, "label": int(item["label"]), "target": item["target"], "case": item["case"]}
+        label = torch.tensor(item["shares"]) if "shares" in item else int(item["label"])
+        example = {"image": image, "label": label, "target": item["target"], "case": item["case"]}
         return example if self.transform is None else self.transform(example)
 
     @property

@@ -1,7 +1,8 @@
-"""Where a training begins: from given weights, or from scratch with a network that first answers nothing."""
+"""Where a training begins: from given weights, all of them or a head alone, or from scratch, answering nothing at first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -10,20 +11,27 @@ from torch import nn
 
 from monai_spine.errors import WeightsError
 
-__all__ = ["start_network"]
+__all__ = ["freeze_trunk", "start_network"]
 
 
-def start_network(network: nn.Module, pretrained: str | Path | None = None, *, quiet: torch.Tensor | None = None) -> None:
+def start_network(
+    network: nn.Module, pretrained: str | Path | None = None, *, quiet: torch.Tensor | None = None, head: str | None = None
+) -> None:
     """Load weights into a network; without any, lower a bias so that its maps start near zero, as most voxels are nothing.
 
     Args:
         network: Changed in place.
         pretrained: A state dict, as a bundle's `models/model.pt`; None starts from scratch.
         quiet: The bias of the last convolution.
+        head: The only part that learns, see `freeze_trunk`; None: all of the network learns.
 
     Raises:
-        WeightsError: The file cannot be read or belongs to another network.
+        WeightsError: The file cannot be read or belongs to another network; or only the head of an untrained network would learn.
     """
+    if head is not None and pretrained is None:
+        raise WeightsError(
+            f"Only {head!r} would learn, on a trunk that has learnt nothing. Give the first step's weights with --pretrained."
+        )
     if pretrained is not None:
         try:
             network.load_state_dict(torch.load(pretrained, map_location="cpu", weights_only=True))
@@ -34,3 +42,39 @@ def start_network(network: nn.Module, pretrained: str | Path | None = None, *, q
             ) from error
     elif quiet is not None:
         nn.init.constant_(quiet, -4.0)
+    if head is not None:
+        freeze_trunk(network, head)
+
+
+def freeze_trunk(network: nn.Module, head: str) -> None:
+    """Let only the head learn; the trunk gives the features that it gives at work: no dropout, no new statistics.
+
+    To be called before the network is wrapped for several processes.
+
+    Args:
+        network: Changed in place.
+        head: Name of a part, such as `class_layers` of MONAI's DenseNet.
+
+    Raises:
+        WeightsError: The network has no such part, or nothing in it can learn.
+    """
+    kept = [parameter for name, parameter in network.named_parameters() if name.startswith(f"{head}.")]
+    if not kept:
+        parts = ", ".join(name for name, part in network.named_children() if any(True for _ in part.parameters()))
+        raise WeightsError(f"The network has no part {head!r} that can learn. Choose `head` from: {parts}.")
+    network.requires_grad_(False)
+    for parameter in kept:
+        parameter.requires_grad_(True)
+    frozen = [part for name, part in network.named_modules() if name and not _related(name, head)]
+    network.register_forward_pre_hook(lambda *_: _rest(frozen))
+
+
+def _related(name: str, head: str) -> bool:
+    """Whether a part is the head, lies in it, or holds it."""
+    return f"{name}.".startswith(f"{head}.") or head.startswith(f"{name}.")
+
+
+def _rest(parts: Sequence[nn.Module]) -> None:
+    """Bring parts into evaluation mode, whatever mode the network as a whole was put into."""
+    for part in parts:
+        part.eval()

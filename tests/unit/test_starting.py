@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from monai_spine.errors import WeightsError
-from monai_spine.training.starting import start_network
+from monai_spine.training.starting import freeze_trunk, start_network
 
 
 def test_given_weights_are_loaded(tmp_path: Path) -> None:
@@ -35,3 +36,45 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, contents: str | Non
         path.write_text(contents)
     with pytest.raises(WeightsError, match="does not fit the network"):
         start_network(nn.Linear(3, 2), path)
+
+
+def trunk_and_head() -> nn.Sequential:
+    trunk = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+    return nn.Sequential(OrderedDict(trunk=trunk, head=nn.Sequential(nn.ReLU(), nn.Linear(8, 3))))
+
+
+def test_a_frozen_trunk_stays_as_it_is_while_the_head_learns(tmp_path: Path) -> None:
+    network = trunk_and_head()
+    torch.save(network.state_dict(), tmp_path / "step_one.pt")
+    start_network(network, tmp_path / "step_one.pt", head="head")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.5)
+    network.train()
+    seen = torch.randn(16, 4)
+    nn.functional.cross_entropy(network(seen), torch.arange(16) % 3).backward()
+    optimizer.step()
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"head.1.weight", "head.1.bias"}
+
+
+def test_a_frozen_trunk_gives_in_training_the_features_that_it_gives_at_work() -> None:
+    network = trunk_and_head()
+    freeze_trunk(network, "head")
+    seen = torch.randn(16, 4)
+    in_training = network.train()(seen)
+    assert torch.equal(in_training, network.eval()(seen))
+    assert network.train().head.training
+
+
+def test_dropout_within_the_head_goes_on() -> None:
+    network = nn.Sequential(OrderedDict(trunk=nn.Linear(4, 64), head=nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 3))))
+    freeze_trunk(network, "head")
+    seen = torch.randn(16, 4)
+    assert not torch.equal(network.train()(seen), network.eval()(seen))
+
+
+def test_a_part_that_is_not_there_or_an_untrained_trunk_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"no part 'neck' that can learn. Choose `head` from: trunk, head"):
+        freeze_trunk(trunk_and_head(), "neck")
+    with pytest.raises(WeightsError, match=r"a trunk that has learnt nothing. Give .* --pretrained"):
+        start_network(trunk_and_head(), head="head")

@@ -1,0 +1,1 @@
+"""Cross-validation of the graders: the runs of all folds, and what is said of them together."""

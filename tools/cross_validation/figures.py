@@ -1,0 +1,48 @@
+"""Reliability plots and risk–coverage curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from monai_spine.training.calibration import ReliabilityBin, expected_calibration_error
+from monai_spine.training.risk_coverage import RiskCoverage
+
+__all__ = ["reliability_figure", "risk_figure"]
+
+
+def reliability_figure(title: str, tables: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
+    """Predicted against observed probability of the most probable severity; below it, how many findings each bin holds.
+
+    Args:
+        title: Above the plot.
+        tables: As `reliability_table` gives them, by the name that the legend shows.
+    """
+    figure = Figure(figsize=(4.2, 5.0), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    above.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    for name, table in tables.items():
+        filled = [row for row in table if row.weight > 0]
+        error = expected_calibration_error(table)
+        above.plot([r.predicted for r in filled], [r.observed for r in filled], marker="o", label=f"{name}: error {error:.3f}")
+        below.stairs([row.count for row in table], [table[0].lower, *(row.upper for row in table)])
+    above.set(title=title, ylabel="observed", xlim=(0, 1), ylim=(0, 1))
+    above.legend(loc="upper left")
+    below.set(xlabel="probability of the most probable severity", ylabel="findings")
+    return figure
+
+
+def risk_figure(curves: Mapping[str, RiskCoverage]) -> Figure:
+    """Share of wrong grades over the share of findings that are graded, the surest first.
+
+    Args:
+        curves: By the name that the legend shows.
+    """
+    figure = Figure(figsize=(4.8, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    for name, curve in curves.items():
+        axes.plot(curve.coverage, curve.risk, label=f"{name}: area {curve.area:.3f}")
+    axes.set(xlabel="share that is graded, the surest first", ylabel="share of these that is wrong", xlim=(0, 1), ylim=(0, None))
+    axes.legend(loc="upper left")
+    return figure
