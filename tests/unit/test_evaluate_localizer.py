@@ -126,6 +126,12 @@ def test_tables_count_missing_levels_as_wrong_and_name_what_was_cut_away() -> No
     assert "| above the sacrum | 1 | 2 | 100.0% | 2 | 0 | 100.0% |" in text
 
 
+def test_a_part_whose_bodies_nobody_has_drawn_has_no_dice() -> None:
+    row = {"study": "lumbar_volumes", "case": "IVD_20", "look": "whole", "limit_mm": 10.0, "name": "L4/L5", "mm": 2.0}
+    text = report({"without_IVD": pd.DataFrame([row | {"confidence": 0.9, "is_there": True, "without_sacrum": False}])})
+    assert "| without_IVD | lumbar_volumes | 1 | 1 | 100.0% | 100.0% | 2.00 | 100.0% | – |" in text
+
+
 def test_the_experiment_all_holds_nothing_out(tmp_path: Path) -> None:
     datalist = read_datalist(write_tiny_prepared(tmp_path / "tiny"))
     split([datalist], tmp_path / "folds")

@@ -21,6 +21,7 @@ def report(tables: Mapping[str, pd.DataFrame]) -> str:
     Args:
         tables: Rows of `looks.look` by experiment.
     """
+    tables = {name: rows if "value" in rows else rows.assign(value=np.nan) for name, rows in tables.items()}
     folds = {name: rows for name, rows in tables.items() if name.startswith("fold_") and name.count("_") == 1}
     parts = {name: rows for name, rows in tables.items() if name.startswith("without_")}
     ablations = {name: rows for name, rows in tables.items() if name.startswith("fold_") and name.count("_") > 1}
