@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ class AutocastInferer(Inferer):
     MONAI's own `amp` is for CUDA alone. Weights stay float32, and so do the answers. bfloat16 has float32's range, so that losses
     need no scaling.
 
-    The first batch that is trained on is computed both ways. Layers whose kernels get other gradients stay in float32 from then
-    on: for some strides and sizes, torch 2.13 on x86 answers with what lay in memory. If that does not help, all of it does.
+    Before the first step a batch of the same shape is computed both ways. Layers whose kernels get other gradients stay in
+    float32: for some strides and sizes, torch 2.13 on x86 answers with what lay in memory. If that does not help, all of it does.
 
     Args:
         enabled: None: where the processor has instructions for it.
@@ -46,14 +47,36 @@ class AutocastInferer(Inferer):
 
 
 def _made_safe(network: nn.Module, inputs: Tensor) -> bool:
-    """Whether a network can be trained in bfloat16 once the layers that cannot stay in float32."""
-    wrong = _wrong_kernels(network, inputs)
-    for name in wrong:
-        _keep_in_float32(network.get_submodule(name.rpartition(".")[0]))
-    left = _wrong_kernels(network, inputs) if wrong else []
+    """Whether a network can be trained in bfloat16 once the layers that cannot stay in float32.
+
+    Drawn weights and a drawn batch tell: which layers these are depends on sizes and strides alone, and a training that goes on
+    after a kill must compute as before.
+    """
+    probe, batch = _drawn(network), torch.empty_like(inputs).normal_(generator=_draws())
+    wrong = _wrong_kernels(probe, batch)
+    for layer in (name.rpartition(".")[0] for name in wrong):
+        _keep_in_float32(network.get_submodule(layer))
+        _keep_in_float32(probe.get_submodule(layer))
+    left = _wrong_kernels(probe, batch) if wrong else []
     if wrong:
         _log.info("training %s in float32: in bfloat16 their gradients are off", "all layers" if left else ", ".join(wrong))
     return not left
+
+
+def _draws() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _drawn(network: nn.Module) -> nn.Module:
+    """A copy with the same layers and other weights, always the same ones."""
+    copy, draws = deepcopy(network), _draws()
+    with torch.no_grad():
+        for name, weights in copy.named_parameters():
+            if weights.dim() > 1:
+                weights.normal_(0.0, weights[0].numel() ** -0.5, generator=draws)
+            else:
+                weights.fill_(float(name.endswith("weight")))
+    return copy
 
 
 def _wrong_kernels(network: nn.Module, inputs: Tensor) -> list[str]:
