@@ -2,8 +2,7 @@
 
     OUT/train_images/<study>/<series>/<instance>.dcm
     OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv  sample_submission.csv
-    OUT/latents.csv        the hidden narrowing of each target, from which the best possible score follows
-    OUT/levels.csv         centres of discs and canal in RAS+ mm
+    OUT/latents.csv  levels.csv        see `truth.py`
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Target
+from monai_spine.anatomy import TARGETS, Condition, Target
 from monai_spine.errors import OutputError
 from monai_spine.phantom.dicom import series_id_of, write_series
 from monai_spine.phantom.scanner import SliceStack
 from monai_spine.phantom.simulate import SimulatedPatient, simulate_patient, simulate_pixels
+from monai_spine.phantom.truth import StudyTruth, truth_of, write_truth
 from monai_spine.studies.rsna2024 import LabelledPoint, SeriesDescription, StudyLabels, write_train_tables
-from monai_spine.studies.table_output import write_rows
 
 __all__ = ["write_phantom_studies"]
 
@@ -38,8 +37,7 @@ class _WrittenStudy:
     labels: StudyLabels
     points: tuple[LabelledPoint, ...]
     series: tuple[SeriesDescription, ...]
-    latents: tuple[float, ...]
-    levels: tuple[tuple[object, ...], ...]
+    truth: StudyTruth
 
 
 def write_phantom_studies(
@@ -105,22 +103,17 @@ def _write_study(out: Path, seed: int, max_matrix: int, index: int) -> _WrittenS
 
 
 def _describe(simulated: SimulatedPatient) -> _WrittenStudy:
-    spine, study = simulated.spine, simulated.study_id
+    study = simulated.study_id
     severities = dict(zip(TARGETS, simulated.reading.severities, strict=True))
     described = [
         SeriesDescription(study, series_id_of(simulated, position), series.description)
         for position, series in enumerate(simulated.series)
     ]
-    levels = [
-        (study, level.label, *np.round(spine.disc_point(level), 2).tolist(), *np.round(spine.canal_point(level), 2).tolist())
-        for level in LEVELS
-    ]
     return _WrittenStudy(
         StudyLabels(study, severities),
         tuple(_mark(simulated, target) for target in TARGETS),
         tuple(described),
-        tuple(np.round(simulated.reading.latents, 4).tolist()),
-        tuple(levels),
+        truth_of(study, simulated.spine, simulated.reading.latents),
     )
 
 
@@ -152,7 +145,4 @@ def _write_tables(out: Path, written: list[_WrittenStudy]) -> None:
         points=[point for study in written for point in study.points],
         series=[series for study in written for series in study.series],
     )
-    header = ["study_id", *(target.slug for target in TARGETS)]
-    write_rows(out / "latents.csv", header, [(study.labels.study_id, *study.latents) for study in written])
-    columns = ["study_id", "level", "disc_r_mm", "disc_a_mm", "disc_s_mm", "canal_r_mm", "canal_a_mm", "canal_s_mm"]
-    write_rows(out / "levels.csv", columns, [row for study in written for row in study.levels])
+    write_truth(out, [study.truth for study in written])

@@ -2,8 +2,7 @@
 
 OUT/train_images/<study>/<series>/<instance>.dcm
 OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv    the real rows of these studies
-OUT/latents.csv    the hidden narrowing of each target, from which the best possible score follows
-OUT/levels.csv     centres of discs and canal in RAS+ mm
+OUT/latents.csv  levels.csv    see `phantom/truth.py`
 OUT/replica.json   seed and largest matrix: a later run goes on only with the same
 """
 
@@ -15,9 +14,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from monai_spine.anatomy import LEVELS, TARGETS
 from monai_spine.errors import OutputError, TableError
 from monai_spine.phantom.dicom import write_series
 from monai_spine.phantom.replica.choice import choose_studies
@@ -25,7 +21,7 @@ from monai_spine.phantom.replica.slices import scale_of
 from monai_spine.phantom.replica.study import Replica, replicate
 from monai_spine.phantom.replica.tables import COPIED_TABLES, ReplicaTables, TableStudy
 from monai_spine.phantom.simulate import simulate_pixels
-from monai_spine.studies.table_output import write_rows
+from monai_spine.phantom.truth import StudyTruth, truth_of, write_truth
 from monai_spine.workers import in_processes
 
 __all__ = ["write_replica"]
@@ -67,24 +63,21 @@ def write_replica(
     chosen = choose_studies(contents, studies=studies, seed=seed)
     _claim(out, {"seed": seed, "max_matrix": max_matrix})
     write = partial(_write_study, out, seed, max_matrix)
-    rows = {}
+    written = {}
     try:
-        for row in _each(write, [contents.studies[study] for study in chosen], jobs):
-            rows[row[0]] = row
+        for truth in _each(write, [contents.studies[study] for study in chosen], jobs):
+            written[truth.study_id] = truth
             if on_study is not None:
-                on_study(row[0])
+                on_study(truth.study_id)
         _copy_tables(out, contents, chosen, max_matrix)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{out} cannot be written ({reason}). Free some space or choose another folder.") from error
-    _write_truth(out, [rows[study] for study in chosen])
+    write_truth(out, [written[study] for study in chosen])
     return tuple(out / "train_images" / str(study) for study in chosen)
 
 
-_Row = tuple[int, tuple[float, ...], tuple[tuple[object, ...], ...]]
-
-
-def _each(write: Callable[[TableStudy], _Row], studies: list[TableStudy], jobs: int) -> Iterator[_Row]:
+def _each(write: Callable[[TableStudy], StudyTruth], studies: list[TableStudy], jobs: int) -> Iterator[StudyTruth]:
     return in_processes(write, studies, jobs=jobs) if jobs > 1 else map(write, studies)
 
 
@@ -107,7 +100,7 @@ def _claim(out: Path, settings: dict[str, int]) -> None:
         )
 
 
-def _write_study(out: Path, seed: int, max_matrix: int, table: TableStudy) -> _Row:
+def _write_study(out: Path, seed: int, max_matrix: int, table: TableStudy) -> StudyTruth:
     replica = replicate(table, seed=seed, max_matrix=max_matrix)
     folder = out / "train_images" / str(table.study_id)
     if not folder.exists():
@@ -115,10 +108,7 @@ def _write_study(out: Path, seed: int, max_matrix: int, table: TableStudy) -> _R
         shutil.rmtree(beside, ignore_errors=True)
         _write_images(replica, beside)
         beside.replace(folder)
-    spine = replica.simulated.spine
-    centres = {level: np.round((*spine.disc_point(level), *spine.canal_point(level)), 2).tolist() for level in LEVELS}
-    levels = [(table.study_id, level.label, *places) for level, places in centres.items()]
-    return table.study_id, tuple(np.round(replica.simulated.reading.latents, 4).tolist()), tuple(levels)
+    return truth_of(table.study_id, replica.simulated.spine, replica.simulated.reading.latents)
 
 
 def _write_images(replica: Replica, folder: Path) -> None:
@@ -157,9 +147,3 @@ def _scaled(contents: ReplicaTables, header: str, max_matrix: int, study: int, l
         at = columns.index(column)
         cells[at] = repr(float(cells[at]) * scale)
     return ",".join(cells) + line[len(line.rstrip("\r\n")) :]
-
-
-def _write_truth(out: Path, rows: list[_Row]) -> None:
-    write_rows(out / "latents.csv", ["study_id", *(target.slug for target in TARGETS)], [(row[0], *row[1]) for row in rows])
-    columns = ["study_id", "level", "disc_r_mm", "disc_a_mm", "disc_s_mm", "canal_r_mm", "canal_a_mm", "canal_s_mm"]
-    write_rows(out / "levels.csv", columns, [level for row in rows for level in row[2]])
