@@ -28,7 +28,7 @@ def reliability_figure(title: str, tables: Mapping[str, Sequence[ReliabilityBin]
         above.plot([r.predicted for r in filled], [r.observed for r in filled], marker="o", label=f"{name}: error {error:.3f}")
         below.stairs([row.count for row in table], [table[0].lower, *(row.upper for row in table)])
     above.set(title=title, ylabel="observed", xlim=(0, 1), ylim=(0, 1))
-    above.legend(loc="upper left")
+    above.legend(loc="lower right")
     below.set(xlabel="probability of the most probable severity", ylabel="findings")
     return figure
 
