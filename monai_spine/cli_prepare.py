@@ -94,6 +94,9 @@ def prepare_phantom(
     validation: Annotated[int, typer.Option(min=0, help="Studies to validate on.")] = 50,
     test: Annotated[int, typer.Option(min=0, help="Studies to test on.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Sets with different seeds share no patient.")] = 0,
+    water_images: Annotated[
+        bool, typer.Option("--water-images", help="One sagittal water image each, for the localiser, in place of three series.")
+    ] = False,
     jobs: Jobs = 1,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -104,4 +107,4 @@ def prepare_phantom(
 
     splits = {"training": training, "validation": validation, "test": test}
     with counted_reporter(sum(splits.values()), "studies", quiet=quiet) as on_case:
-        typer.echo(simulate(output, splits=splits, seed=seed, jobs=jobs, on_case=on_case))
+        typer.echo(simulate(output, splits=splits, seed=seed, water_images=water_images, jobs=jobs, on_case=on_case))

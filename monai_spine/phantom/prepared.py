@@ -13,6 +13,7 @@ import numpy.typing as npt
 from monai_spine.anatomy import DISCS, TARGETS, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine
+from monai_spine.phantom.protocol import plan_study, plan_water_image
 from monai_spine.phantom.scanner import body_labels
 from monai_spine.phantom.simulate import SimulatedPatient, simulate_patient, simulate_pixels
 from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, write_datalist
@@ -28,6 +29,7 @@ def prepare_phantom(
     splits: Mapping[str, int],
     seed: int,
     max_matrix: int = 384,
+    water_images: bool = False,
     jobs: int = 1,
     on_case: Callable[[], None] | None = None,
 ) -> Path:
@@ -38,6 +40,7 @@ def prepare_phantom(
         splits: Number of studies of `training`, `validation` and `test`.
         seed: Fixes the patients; sets with different seeds share none.
         max_matrix: Largest stored matrix.
+        water_images: One sagittal water image per study, in place of the three usual series; the set is called `phantom_water`.
         jobs: Processes.
         on_case: Called after each case.
 
@@ -50,7 +53,8 @@ def prepare_phantom(
     total = sum(splits.values())
     if total == 0:
         raise TableError("No study was asked for. Give a number of training, validation or test studies above 0.")
-    write = partial(_write_case, out, seed, max_matrix)
+    draw = partial(simulate_patient, seed=seed, max_matrix=max_matrix, plan=plan_water_image if water_images else plan_study)
+    write = partial(_write_case, out, draw)
     if jobs > 1:
         with ProcessPoolExecutor(jobs) as pool:
             cases = list(_counted(pool.map(write, range(total), chunksize=4), on_case))
@@ -59,7 +63,8 @@ def prepare_phantom(
     names = [case.case for case in cases]
     ends = np.cumsum(list(splits.values()))
     parts = {name: names[end - size : end] for (name, size), end in zip(splits.items(), ends.tolist(), strict=True)}
-    return write_datalist(out, study="phantom", source="simulated", cases=cases, splits=parts)
+    study = "phantom_water" if water_images else "phantom"
+    return write_datalist(out, study=study, source="simulated", cases=cases, splits=parts)
 
 
 def _counted(cases: Iterable[PreparedCase], on_case: Callable[[], None] | None) -> Iterator[PreparedCase]:
@@ -69,8 +74,8 @@ def _counted(cases: Iterable[PreparedCase], on_case: Callable[[], None] | None) 
         yield case
 
 
-def _write_case(out: Path, seed: int, max_matrix: int, index: int) -> PreparedCase:
-    simulated = simulate_patient(index, seed=seed, max_matrix=max_matrix)
+def _write_case(out: Path, draw: Callable[[int], SimulatedPatient], index: int) -> PreparedCase:
+    simulated = draw(index)
     folder = out / "volumes" / str(simulated.study_id)
     if not (folder / ".complete").exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,16 @@ from monai_spine.anatomy import LEVELS
 from monai_spine.geometry import Triple
 from monai_spine.phantom.scanner import Exposure, SliceStack
 from monai_spine.phantom.spine import Spine
-from monai_spine.phantom.tissues import Sequence, sample_axial_t2, sample_sagittal_t1, sample_sagittal_t2, sample_stir
+from monai_spine.phantom.tissues import (
+    Sequence,
+    sample_axial_t2,
+    sample_sagittal_t1,
+    sample_sagittal_t2,
+    sample_stir,
+    sample_water,
+)
 
-__all__ = ["PlannedSeries", "plan_study", "sample_exposure"]
+__all__ = ["PlannedSeries", "plan_study", "plan_water_image", "sample_exposure"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,12 @@ def plan_study(spine: Spine, rng: np.random.Generator, *, max_matrix: int = 640)
         PlannedSeries("sagittal_t2", "Sagittal T2/STIR", fluid, sample_exposure(rng), (sagittal,)),
         PlannedSeries("axial_t2", "Axial T2", sample_axial_t2(rng), sample_exposure(rng), _plan_axial(spine, rng, max_matrix)),
     )
+
+
+def plan_water_image(spine: Spine, rng: np.random.Generator, *, max_matrix: int = 640) -> tuple[PlannedSeries, ...]:
+    """Plan one sagittal series with dark fat and dark marrow, as a localiser may meet it in other studies."""
+    stack = _plan_sagittal(spine, rng, max_matrix)
+    return (PlannedSeries("sagittal_t2", "Sagittal water image", sample_water(rng), sample_exposure(rng), (stack,)),)
 
 
 def sample_exposure(rng: np.random.Generator) -> Exposure:
@@ -102,7 +115,11 @@ def _plan_axial(spine: Spine, rng: np.random.Generator, max_matrix: int) -> tupl
 
 
 def _axial_stack(
-    center: np.ndarray, tilt_rad: float, heights_mm: np.ndarray, shape: tuple, direction: int  # type: ignore[type-arg]
+    center: np.ndarray,
+    tilt_rad: float,
+    heights_mm: np.ndarray,
+    shape: tuple,
+    direction: int,  # type: ignore[type-arg]
 ) -> SliceStack:
     """Slices whose normal leans forward by `tilt_rad`; patient's left is at the right of the picture."""
     normal = np.array([0, np.sin(tilt_rad), np.cos(tilt_rad)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +55,15 @@ class SimulatedSeries:
     pixels: tuple[Pixels, ...]
 
 
-def simulate_patient(index: int, *, seed: int, max_matrix: int = 640) -> SimulatedPatient:
-    """Draw the `index`-th patient of a set. Quick: nothing is scanned yet."""
+def simulate_patient(
+    index: int, *, seed: int, max_matrix: int = 640, plan: Callable[..., tuple[PlannedSeries, ...]] = plan_study
+) -> SimulatedPatient:
+    """Draw the `index`-th patient of a set, and what is scanned, as `plan` says. Quick: nothing is scanned yet."""
     rng = np.random.default_rng([seed, index])
     reading = sample_reading(rng)
     spine = sample_spine(rng, reading)
     patient = Patient(spine, tabulate_profiles(spine, rng), Textures(rng), Unevenness(rng))
-    series = plan_study(spine, rng, max_matrix=max_matrix)
+    series = plan(spine, rng, max_matrix=max_matrix)
     return SimulatedPatient(FIRST_STUDY_ID + 1000 * seed + index, reading, patient, series, (seed, index, 1))
 
 
