@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monai_spine.anatomy import LEVELS
 from monai_spine.geometry import Triple
@@ -20,6 +22,8 @@ from monai_spine.phantom.tissues import (
 )
 
 __all__ = ["PlannedSeries", "plan_study", "plan_water_image", "sample_exposure"]
+
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -115,11 +119,11 @@ def _plan_axial(spine: Spine, rng: np.random.Generator, max_matrix: int) -> tupl
 
 
 def _axial_stack(
-    center: np.ndarray,
+    center: Floats,
     tilt_rad: float,
-    heights_mm: np.ndarray,
-    shape: tuple,
-    direction: int,  # type: ignore[type-arg]
+    heights_mm: Floats,
+    shape: tuple[Any, ...],
+    direction: int,
 ) -> SliceStack:
     """Slices whose normal leans forward by `tilt_rad`; patient's left is at the right of the picture."""
     normal = np.array([0, np.sin(tilt_rad), np.cos(tilt_rad)])
@@ -130,6 +134,6 @@ def _axial_stack(
     return SliceStack(centers, (-1.0, 0.0, 0.0), _triple(column), *shape)
 
 
-def _triple(vector: np.ndarray) -> Triple:  # type: ignore[type-arg]
+def _triple(vector: Floats) -> Triple:
     x, y, z = vector
     return float(x), float(y), float(z)
