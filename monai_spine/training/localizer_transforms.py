@@ -199,11 +199,12 @@ class RandContrastRemapd(Randomizable, MapTransform):
         keys: Images with values from 0 to 1.
         prob: Chance that an image is changed.
         knots: Points of the curve beyond 0.
+        invert_prob: Chance that a changed image is also turned upside down, as T1 is to T2: the brightest tissue is the darkest.
     """
 
-    def __init__(self, keys: KeysCollection, prob: float = 0.8, knots: int = 6) -> None:
+    def __init__(self, keys: KeysCollection, prob: float = 0.8, knots: int = 6, invert_prob: float = 0.0) -> None:
         super().__init__(keys)
-        self.prob, self.knots = prob, knots
+        self.prob, self.knots, self.invert_prob = prob, knots, invert_prob
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -215,7 +216,9 @@ class RandContrastRemapd(Randomizable, MapTransform):
     def _remap(self, image: torch.Tensor) -> torch.Tensor:
         grid = np.concatenate([[0.0], np.sort(self.R.uniform(0.05, 1.0, self.knots - 1)), [1.0]])
         share = self.R.uniform() ** 1.5
-        curve = (1 - share) * grid ** np.exp(self.R.uniform(-0.7, 0.7)) + share * self.R.uniform(0, 1, len(grid))
+        drawn = grid ** np.exp(self.R.uniform(-0.7, 0.7)), self.R.uniform(0, 1, len(grid))
+        inverted = self.invert_prob > 0 and self.R.rand() < self.invert_prob
+        curve = (1 - share) * (1 - drawn[0] if inverted else drawn[0]) + share * drawn[1]
         curve[0] = 0.0
         table = torch.as_tensor(np.interp(np.linspace(0, 1, 256), grid, curve), dtype=torch.float32)
         return table[(image.clamp(0, 1) * 255).round().long()] if not isinstance(image, MetaTensor) else self._keep(image, table)

@@ -166,6 +166,15 @@ def test_air_stays_black_whatever_the_contrast():
         assert np.asarray(changed.affine).tolist() == AFFINE.tolist()
 
 
+def test_an_inverted_contrast_makes_what_was_brightest_darkest_and_leaves_air_black():
+    remap = RandContrastRemapd("image", prob=1.0, invert_prob=1.0)
+    ramp = torch.linspace(0, 1, 11)[None]
+    remap.set_random_state(0)
+    changed = torch.stack([remap({"image": ramp})["image"][0] for _ in range(200)])
+    assert float(changed[:, 0].abs().max()) == 0.0
+    assert (changed[:, 2] > changed[:, 10]).float().mean() > 0.8
+
+
 def test_averaging_keeps_places_in_space_and_the_mean():
     fine = torch.zeros(1, 8, 64, 64)
     fine[0, :, 20:24, 40:44] = 1.0
