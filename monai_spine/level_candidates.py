@@ -52,7 +52,7 @@ class Candidate:
     evidence: tuple[float, ...]
 
 
-def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int = 16) -> tuple[Candidate, ...]:
+def find_candidates(maps: LocalizerMaps, *, threshold: float = 0.08, limit: int = 12) -> tuple[Candidate, ...]:
     """Peaks of the disc maps added up, from the head down: a disc that could bear two names is a disc all the same.
 
     Args:
