@@ -250,7 +250,8 @@ def _summary(result: StudyResult) -> str:
     """`23 of 25 findings graded; the study has no axial T2 series`: reasons that hold for many findings are named."""
     reasons = Counter(grade.reason for grade in result.grades if grade.reason)
     common = [reason for reason, times in reasons.most_common() if times >= _COMMON]
-    return "; ".join([f"{len(result.grades) - reasons.total()} of {len(result.grades)} findings graded", *common])
+    graded = sum(grade.status == "graded" for grade in result.grades)
+    return "; ".join([f"{graded} of {len(result.grades)} findings graded", *common])
 
 
 def _disk_is_at_fault(error: Exception) -> bool:

@@ -23,6 +23,7 @@ from monai_spine.volume import Volume
 __all__ = [
     "Crop",
     "CropSpec",
+    "Shape",
     "best_block",
     "coverage_of",
     "crop_affine",
@@ -101,6 +102,11 @@ class Crop:
     array: npt.NDArray[np.float32]
     affine: Affine
     coverage: float
+
+    @property
+    def image(self) -> npt.NDArray[np.float32]:
+        """Voxels (1, R, A, S), as a network takes them before normalisation."""
+        return self.array[None]
 
     def mirrored(self) -> Crop:
         """The same voxels with index 0 reversed: a right side that looks like a left one. Each voxel keeps its place in space."""

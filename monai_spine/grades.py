@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from monai_spine.anatomy import Condition, Level, Severity, Side, Target
+from monai_spine.branches import Views, crop_specs
 from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to_slice
 from monai_spine.errors import AnatomyError, OutsideFieldOfViewError, WeightsError
 from monai_spine.geometry import Point
@@ -27,11 +28,12 @@ class Grade:
     Attributes:
         target: What was graded.
         status: `graded` or `not_assessable`.
-        reason: Why it has no grade, in words; None where it has one.
+        reason: Why it has no grade, or was graded without one of the series that its bundle looks at, in words; None otherwise.
         probabilities: Of normal_mild, moderate and severe; they sum to 1. As frequencies, not weighted for any score.
         series_instance_uid: Series of the crop.
         point_ras_mm: Centre of the crop, RAS+ mm.
-        crop: What the network saw, before mirroring and normalisation.
+        crop: What the network saw, before mirroring and normalisation: the first where it saw several.
+        views: All that it saw, where its bundle looks at several series.
     """
 
     target: Target
@@ -41,6 +43,7 @@ class Grade:
     series_instance_uid: str | None = None
     point_ras_mm: Point | None = None
     crop: Crop | None = None
+    views: Views | None = None
 
     @property
     def severity(self) -> Severity | None:
@@ -60,6 +63,7 @@ class Grader:
         spec: The crop that it wants to see.
         network: In evaluation mode, on `device`.
         device: Such as `cpu` or `cuda:0`.
+        beside: The crops of the same target that it wants to see on other series; of all of them, any one is enough.
     """
 
     bundle: Bundle
@@ -67,14 +71,20 @@ class Grader:
     spec: CropSpec
     network: Any
     device: str = "cpu"
+    beside: tuple[CropSpec, ...] = ()
 
-    def probabilities(self, crops: Sequence[Crop]) -> list[tuple[float, float, float]]:
+    @property
+    def specs(self) -> tuple[CropSpec, ...]:
+        """Every crop that it wants to see, one for each role."""
+        return (self.spec, *self.beside)
+
+    def probabilities(self, crops: Sequence[Crop | Views]) -> list[tuple[float, float, float]]:
         """Probabilities of the three severities for each crop (already mirrored where it has to be), in one pass."""
         import torch
 
         if not crops:
             return []
-        images = [self.bundle.preprocessing({"image": torch.from_numpy(crop.array[None])})["image"] for crop in crops]
+        images = [self.bundle.preprocessing({"image": torch.from_numpy(crop.image)})["image"] for crop in crops]
         with torch.inference_mode():
             logits = self.bundle.inferer(torch.stack([torch.as_tensor(image) for image in images]).to(self.device), self.network)
         return [self._checked(self.bundle.postprocessing({"pred": row})["pred"]) for row in logits.float().cpu()]
@@ -99,13 +109,9 @@ def load_grader(bundle: Bundle, device: str = "cpu") -> Grader:
         condition = Condition.parse(str(bundle.config("condition")))
     except AnatomyError as error:
         raise WeightsError(f"Bundle {bundle.name} grades what nobody knows: {error} Correct its inference.json.") from error
-    return Grader(
-        bundle=bundle,
-        condition=condition,
-        spec=CropSpec.from_config(bundle.config("crop")),
-        network=bundle.network(device),
-        device=device,
-    )
+    spec, *beside = crop_specs(bundle.config("crop"))
+    network = bundle.network(device)
+    return Grader(bundle=bundle, condition=condition, spec=spec, network=network, device=device, beside=tuple(beside))
 
 
 def grade_targets(
@@ -128,13 +134,12 @@ def grade_targets(
     by_role = {str(role): tuple(blocks) for role, blocks in volumes.items()}
     missing = {str(role): why for role, why in (unread or {}).items()}
     seen = {found.level: found.foramina_ras_mm for found in levels.levels}
-    grades = [_placed(target, frames, seen, by_role, graders.get(target.condition)) for target in targets]
-    grades = [_explained(grade, missing, graders.get(grade.target.condition)) for grade in grades]
+    grades = [_placed(target, frames, seen, by_role, graders.get(target.condition), missing) for target in targets]
     for condition, grader in graders.items():
         waiting = [at for at, grade in enumerate(grades) if grade.target.condition is condition and grade.crop is not None]
         crops = [_as_seen(grades[at], grader.spec) for at in waiting]
         for at, probabilities in zip(waiting, grader.probabilities(crops), strict=True):
-            grades[at] = replace(grades[at], status="graded", reason=None, probabilities=probabilities)
+            grades[at] = replace(grades[at], status="graded", probabilities=probabilities)
     return tuple(grades)
 
 
@@ -144,26 +149,49 @@ def _placed(
     foramina: Mapping[Level, Mapping[Side, Point]],
     volumes: Mapping[str, Sequence[Volume]],
     grader: Grader | None,
+    unread: Mapping[str, str],
 ) -> Grade:
-    """The target with its crop and no grade yet, or with the reason why it gets none."""
+    """The target with its crops and no grade yet, or with the reason why it gets none."""
     if grader is None:
         return Grade(target, "not_assessable", reason=f"no bundle for {target.condition.label} was loaded")
-    role, frame = grader.spec.role, frames.get(target.level)
-    if not volumes.get(role):
-        return Grade(target, "not_assessable", reason=f"the study has no {_series_label(role)} series")
-    if frame is None or target.level not in grader.spec.offset_mm:
+    seen = [_explained(_placed_on(spec, target, frames, foramina, volumes), unread.get(spec.role)) for spec in grader.specs]
+    return seen[0] if len(seen) == 1 else _together(seen, grader.specs)
+
+
+def _placed_on(
+    spec: CropSpec,
+    target: Target,
+    frames: Mapping[Level, ColumnFrame],
+    foramina: Mapping[Level, Mapping[Side, Point]],
+    volumes: Mapping[str, Sequence[Volume]],
+) -> Grade:
+    """The target with its crop from one kind of series, or with the reason why there is none."""
+    frame = frames.get(target.level)
+    if not volumes.get(spec.role):
+        return Grade(target, "not_assessable", reason=f"the study has no {_series_label(spec.role)} series")
+    if frame is None or target.level not in spec.offset_mm:
         return Grade(target, "not_assessable", reason=f"{target.level.label}, or the canal beside it, was not found")
-    seen = foramina[target.level].get(target.side) if grader.spec.at_foramen and target.side is not None else None
-    expected = frame.point(grader.spec.offset_mm[target.level], target.side)
-    return _cropped(target, seen or expected, volumes[role], grader.spec)
+    seen = foramina[target.level].get(target.side) if spec.at_foramen and target.side is not None else None
+    expected = frame.point(spec.offset_mm[target.level], target.side)
+    return _cropped(target, seen or expected, volumes[spec.role], spec)
 
 
-def _explained(grade: Grade, unread: Mapping[str, str], grader: Grader | None) -> Grade:
+def _explained(grade: Grade, why: str | None) -> Grade:
     """A target that has no crop, where a series that might show it could not be read: that is the reason, or a part of it."""
-    why = unread.get(grader.spec.role) if grader is not None else None
     if why is None or grade.reason is None:
         return grade
     return replace(grade, reason=why if grade.series_instance_uid is None else f"{grade.reason} {why[0].upper()}{why[1:]}")
+
+
+def _together(seen: Sequence[Grade], specs: Sequence[CropSpec]) -> Grade:
+    """One target from what each kind of series shows of it: any crop is enough, and what it was graded without is said."""
+    reasons = "; ".join(dict.fromkeys(grade.reason.removesuffix(".") for grade in seen if grade.reason is not None))
+    there = [at for at, grade in enumerate(seen) if grade.crop is not None]
+    if not there:
+        return replace(seen[0], reason=reasons)
+    labels = " and ".join(_series_label(specs[at].role) for at in there)
+    views = Views(tuple(grade.crop for grade in seen), tuple(spec.shape for spec in specs))
+    return replace(seen[there[0]], reason=f"graded on {labels} alone: {reasons}" if reasons else None, views=views)
 
 
 def _cropped(target: Target, point: Point, blocks: Sequence[Volume], spec: CropSpec) -> Grade:
@@ -182,11 +210,12 @@ def _cropped(target: Target, point: Point, blocks: Sequence[Volume], spec: CropS
     return Grade(target, "not_assessable", series_instance_uid=volume.series_instance_uid, point_ras_mm=point, crop=crop)
 
 
-def _as_seen(grade: Grade, spec: CropSpec) -> Crop:
-    """The crop as the network takes it; a right side as a left one."""
-    if grade.crop is None:
+def _as_seen(grade: Grade, spec: CropSpec) -> Crop | Views:
+    """What the network takes; a right side as a left one."""
+    seen = grade.views or grade.crop
+    if seen is None:
         raise ValueError(f"{grade.target.slug} has no crop.")
-    return grade.crop.mirrored() if spec.mirror_right and grade.target.side is Side.RIGHT else grade.crop
+    return seen.mirrored() if spec.mirror_right and grade.target.side is Side.RIGHT else seen
 
 
 def _series_label(role: str) -> str:

@@ -84,7 +84,7 @@ def sagittal_figure(volume: Volume, levels: Levels, *, has_mm: bool = True) -> b
 
 def crop_figure(grade: Grade, crop: Crop, *, has_mm: bool = True) -> bytes:
     """The middle slice of what was graded, framed in the colour of its severity, as PNG."""
-    axial = grade.target.condition is Condition.SUBARTICULAR_STENOSIS
+    axial = grade.target.condition is Condition.SUBARTICULAR_STENOSIS or int(np.argmin(crop.array.shape)) == 2
     view = slice_view(crop.array, crop.affine, PlaneOrientation.AXIAL if axial else PlaneOrientation.SAGITTAL)
     border = BORDERS[grade.severity or Severity.NORMAL_MILD]
     sheet = sheet_of(view, long_side=_CROP_PIXELS, border=border, border_pixels=_BORDER_PIXELS)

@@ -179,14 +179,17 @@ def _cell(result: StudyResult, target: Target, reasons: Mapping[str, int], figur
 
 
 def _about(result: StudyResult, grade: Grade) -> str:
-    """Where a crop comes from: its plane, its series and its place."""
-    plane = "axial" if grade.target.condition is Condition.SUBARTICULAR_STENOSIS else "sagittal"
+    """Where a crop comes from: its plane, its series and its place; and what it was graded without."""
     series = next((role for role in result.series if role.series_instance_uid == grade.series_instance_uid), None)
-    parts = [f"middle {plane} slice"]
+    is_axial = "axial" in (series.role.value if series is not None and series.role is not None else "")
+    is_axial |= grade.target.condition is Condition.SUBARTICULAR_STENOSIS
+    parts = [f"middle {'axial' if is_axial else 'sagittal'} slice"]
     if series is not None and series.role is not None:
         parts.append(_role_label(series.role.value))
     if grade.point_ras_mm is not None and result.picture_affine is None:
         parts.append("R {:.0f}, A {:.0f}, S {:.0f} mm".format(*(value + 0.0 for value in grade.point_ras_mm)))
+    if grade.reason is not None:
+        parts.append(grade.reason)
     return " · ".join(parts)
 
 
