@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from monai_spine.crops import CropSpec, coverage_of, crop_affine, neighbourhood, resample_block
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Triple
+from monai_spine.training.branch_items import branch_items
 from monai_spine.training.datalists import grading_items, read_datalist
 from monai_spine.volume import Volume
 
@@ -152,9 +153,15 @@ class GradingCrops(Dataset[dict[str, Any]]):
         return float(half[0]), float(half[1]), float(half[2])
 
 
-def items_of(dataset_dir: str | Path, split: str, *, condition: str, role: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """Items of one condition from a prepared folder; the first `limit` of them where one is given."""
-    return grading_items(read_datalist(dataset_dir), split, condition, role)[:limit]
+def items_of(
+    dataset_dir: str | Path, split: str, *, condition: str, role: str | Sequence[str], limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Items of one condition from a prepared folder, for crops on one role or on several together; the first `limit` of them
+    where one is given."""
+    datalist = read_datalist(dataset_dir)
+    if isinstance(role, str):
+        return grading_items(datalist, split, condition, role)[:limit]
+    return branch_items(datalist, split, condition, role)[:limit]
 
 
 def _through_axis(volume: Volume, affine: Affine) -> int:
