@@ -165,10 +165,9 @@ def test_the_overlay_trains_both_branches_on_whatever_there_is(trained: ConfigWo
     network = trained.parser.get_parsed_content("network_def")
     dataset = trained.parser.get_parsed_content("train#dataset")
     assert [dataset.items[at]["case"] for at in (0, 5, 10)] == ["100", "no_sagittal_t2", "no_axial_t2"]
-    parts = {name.split(".")[0] + "." + name.split(".")[1] for name, one in network.named_parameters() if one.grad is not None}
-    assert {"trunks.0", "trunks.1", "class_layers.out"} <= parts
     assert all(torch.isfinite(one.grad).all() for one in network.parameters())
-    assert float(network.stand_ins.grad.abs().sum()) > 0
+    firsts = [trunk.features.conv0.weight for trunk in network.trunks]
+    assert all(float(one.grad.norm()) > 0 for one in [*firsts, network.stand_ins, network.class_layers.out.weight])
 
 
 def test_evaluation_and_other_overlays_go_with_it(prepared: Path, trained: ConfigWorkflow, tmp_path: Path) -> None:
