@@ -78,7 +78,7 @@ def stacked(arrays: Sequence[Floats32 | None], shapes: Sequence[Shape]) -> Float
     """Crops as the channels of one array, the axis with the fewest voxels of each (across the slices) before the other two.
 
     So a sagittal crop stays (R, A, S) and an axial one becomes (S, R, A). A crop that is missing, or blank because nothing was
-    scanned there, is a channel of NaN.
+    scanned there, is a channel of NaN. An axis of the result so has another direction in each channel: mirror crops, not this.
 
     Args:
         arrays: Crops (R, A, S), or None.

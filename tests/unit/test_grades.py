@@ -154,3 +154,40 @@ def test_a_foramen_that_was_seen_is_the_middle_of_its_crop(at_foramen: bool) -> 
     left, right = (grade.point_ras_mm for grade in grade_targets(targets, found, volumes(*ALL), ready))
     assert (left == (-21.0, -30.0, 4.0)) is at_foramen
     assert right == pytest.approx(np.add(moved.canal_ras_mm, (15.0, 0.0, 0.0)), abs=1.5)
+
+
+def canal_on_two_series() -> dict[Condition, Grader]:
+    ready = graders()
+    canal = ready[Condition.SPINAL_CANAL_STENOSIS]
+    axial = replace(canal.spec, role="axial_t2", size_mm=(40.0, 40.0, 20.0))
+    return {canal.condition: replace(canal, beside=(axial,))}
+
+
+CANALS = [target for target in TARGETS if target.condition is Condition.SPINAL_CANAL_STENOSIS]
+
+
+def test_a_target_on_two_series_needs_one_of_them_and_says_which_was_lacking() -> None:
+    axial = volumes(Role.AXIAL_T2)[Role.AXIAL_T2][0]
+    short = replace(axial, array=axial.array[:, :, :30])
+    scans = {**volumes(Role.SAGITTAL_T2), Role.AXIAL_T2: (short,)}
+    first, *others = grade_targets(CANALS, LEVELS_FOUND, scans, canal_on_two_series())
+    assert first.status == "graded"
+    assert (first.reason or "").startswith(
+        "graded on sagittal T2 alone: L1/L2 was not graded on the axial T2 series: only 0 % of its 40 × 40 × 20 mm block"
+    )
+    assert first.views is not None
+    assert [crop is None for crop in first.views.crops] == [False, True]
+    assert {(grade.status, grade.reason) for grade in others[1:]} == {("graded", None)}
+
+
+def test_a_series_that_cannot_be_read_is_named_where_the_other_was_graded() -> None:
+    unread = {Role.AXIAL_T2: "the axial T2 series cannot be used (blank)"}
+    grades = grade_targets(CANALS, LEVELS_FOUND, volumes(Role.SAGITTAL_T2), canal_on_two_series(), unread=unread)
+    assert {grade.reason for grade in grades} == {"graded on sagittal T2 alone: the axial T2 series cannot be used (blank)"}
+
+
+def test_a_level_that_no_series_shows_has_its_reason_once() -> None:
+    few = Levels(LEVELS_FOUND.levels[:4], vertebrae=())
+    scans = volumes(Role.SAGITTAL_T2, Role.AXIAL_T2)
+    last = grade_targets(CANALS, few, scans, canal_on_two_series())[-1]
+    assert (last.status, last.reason) == ("not_assessable", "L5/S1, or the canal beside it, was not found")
