@@ -11,8 +11,10 @@ from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to
 from monai_spine.errors import AnatomyError, OutsideFieldOfViewError, WeightsError
 from monai_spine.geometry import Point
 from monai_spine.placement import ColumnFrame, column_frames
+from monai_spine.referral import Referral
 
 if TYPE_CHECKING:
+    from monai_spine.level_doubts import Doubt
     from monai_spine.levels import Levels
     from monai_spine.volume import Volume
     from monai_spine.weights import Bundle
@@ -32,6 +34,7 @@ class Grade:
         series_instance_uid: Series of the crop.
         point_ras_mm: Centre of the crop, RAS+ mm.
         crop: What the network saw, before mirroring and normalisation.
+        doubts: Why the grade is flagged: `referral` where it is left to a reader.
     """
 
     target: Target
@@ -41,6 +44,12 @@ class Grade:
     series_instance_uid: str | None = None
     point_ras_mm: Point | None = None
     crop: Crop | None = None
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of its doubts."""
+        return tuple(dict.fromkeys(doubt.flag for doubt in self.doubts))
 
     @property
     def severity(self) -> Severity | None:
@@ -60,6 +69,7 @@ class Grader:
         spec: The crop that it wants to see.
         network: In evaluation mode, on `device`.
         device: Such as `cpu` or `cuda:0`.
+        referral: Which findings are left to a reader; None: it says of none.
     """
 
     bundle: Bundle
@@ -67,6 +77,7 @@ class Grader:
     spec: CropSpec
     network: Any
     device: str = "cpu"
+    referral: Referral | None = None
 
     def probabilities(self, crops: Sequence[Crop]) -> list[tuple[float, float, float]]:
         """Probabilities of the three severities for each crop (already mirrored where it has to be), in one pass."""
@@ -105,6 +116,7 @@ def load_grader(bundle: Bundle, device: str = "cpu") -> Grader:
         spec=CropSpec.from_config(bundle.config("crop")),
         network=bundle.network(device),
         device=device,
+        referral=Referral.from_config(bundle.option("referral")),
     )
 
 
@@ -134,7 +146,8 @@ def grade_targets(
         waiting = [at for at, grade in enumerate(grades) if grade.target.condition is condition and grade.crop is not None]
         crops = [_as_seen(grades[at], grader.spec) for at in waiting]
         for at, probabilities in zip(waiting, grader.probabilities(crops), strict=True):
-            grades[at] = replace(grades[at], status="graded", reason=None, probabilities=probabilities)
+            doubts = grader.referral.doubts(probabilities, grades[at].target.level) if grader.referral else ()
+            grades[at] = replace(grades[at], status="graded", reason=None, probabilities=probabilities, doubts=doubts)
     return tuple(grades)
 
 
