@@ -112,7 +112,7 @@ def test_the_table_has_five_levels_by_five_kinds_of_target_with_severity_and_pro
     rows = {row[0]: row[1:] for row in page.rows if len(row) == 6 and row[0] in {level.label for level in LEVELS}}
     assert list(rows) == [level.label for level in LEVELS]
     assert rows["L4/L5"] == ["● Severe 3 · 16 · 81 %"] * 5
-    assert rows["L3/L4"][0] == "◐ Moderate 20 · 65 · 15 %"
+    assert rows["L3/L4"][:2] == ["◐ Moderate 20 · 65 · 15 % ⚑ Referral", "◐ Moderate 20 · 65 · 15 %"]
     assert rows["L1/L2"] == ["○ Normal/Mild 88 · 10 · 2 %"] * 3 + ["– Not assessable [1]"] * 2
 
 
