@@ -116,8 +116,8 @@ def referrals_of(table: pd.DataFrame, test: pd.DataFrame | None, coverage: float
     found = {}
     for condition, rows in _labelled(table).groupby("condition"):
         threshold = choose_threshold(*_values(rows), coverage=coverage)
-        seen = rows if test is None else _labelled(test)[lambda frame, wanted=condition: frame["condition"] == wanted]
-        effect = referral_effect(*_values(seen if len(seen) else rows), threshold)
+        tested = rows if test is None else _labelled(test.loc[test["condition"] == condition])
+        effect = referral_effect(*_values(rows if tested.empty else tested), threshold)
         found[str(condition)] = Referral(threshold, effect.sentence(source))
     return found
 
