@@ -12,8 +12,10 @@ from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to
 from monai_spine.errors import AnatomyError, OutsideFieldOfViewError, WeightsError
 from monai_spine.geometry import Point
 from monai_spine.placement import ColumnFrame, column_frames
+from monai_spine.referral import Referral
 
 if TYPE_CHECKING:
+    from monai_spine.level_doubts import Doubt
     from monai_spine.levels import Levels
     from monai_spine.volume import Volume
     from monai_spine.weights import Bundle
@@ -34,6 +36,7 @@ class Grade:
         point_ras_mm: Centre of the crop, RAS+ mm.
         crop: What the network saw, before mirroring and normalisation: the first where it saw several.
         views: All that it saw, where its bundle looks at several series.
+        doubts: Why the grade is flagged: `referral` where it is left to a reader.
     """
 
     target: Target
@@ -44,6 +47,12 @@ class Grade:
     point_ras_mm: Point | None = None
     crop: Crop | None = None
     views: Views | None = None
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of its doubts."""
+        return tuple(dict.fromkeys(doubt.flag for doubt in self.doubts))
 
     @property
     def severity(self) -> Severity | None:
@@ -64,6 +73,7 @@ class Grader:
         network: In evaluation mode, on `device`.
         device: Such as `cpu` or `cuda:0`.
         beside: The crops of the same target that it wants to see on other series; of all of them, any one is enough.
+        referral: Which findings are left to a reader; None: it says of none.
     """
 
     bundle: Bundle
@@ -72,6 +82,7 @@ class Grader:
     network: Any
     device: str = "cpu"
     beside: tuple[CropSpec, ...] = ()
+    referral: Referral | None = None
 
     @property
     def specs(self) -> tuple[CropSpec, ...]:
@@ -110,8 +121,15 @@ def load_grader(bundle: Bundle, device: str = "cpu") -> Grader:
     except AnatomyError as error:
         raise WeightsError(f"Bundle {bundle.name} grades what nobody knows: {error} Correct its inference.json.") from error
     spec, *beside = crop_specs(bundle.config("crop"))
-    network = bundle.network(device)
-    return Grader(bundle=bundle, condition=condition, spec=spec, network=network, device=device, beside=tuple(beside))
+    return Grader(
+        bundle=bundle,
+        condition=condition,
+        spec=spec,
+        network=bundle.network(device),
+        device=device,
+        beside=tuple(beside),
+        referral=Referral.from_config(bundle.option("referral")),
+    )
 
 
 def grade_targets(

@@ -117,6 +117,8 @@ class StudyResult:
             "severity": None if grade.severity is None else grade.severity.value,
             "series_instance_uid": grade.series_instance_uid,
             **({"point_ras_mm": None} if grade.point_ras_mm is None else self._point_json(grade.point_ras_mm)),
+            "flags": list(grade.flags),
+            "doubts": [doubt.to_json() for doubt in grade.doubts],
         }
 
     def _point_json(self, point_ras_mm: Point, name: str = "point") -> dict[str, Any]:
@@ -144,12 +146,14 @@ def provenance_of(bundles: Iterable[Bundle], settings: Mapping[str, Any]) -> dic
 
 
 def _bundle_json(bundle: Bundle) -> dict[str, Any]:
+    referral = bundle.option("referral")
     return {
         "name": bundle.name,
         "version": bundle.version,
         "weights_sha256": dict(bundle.weights_sha256),
         "training_data": bundle.training_data,
         "notice": bundle.notice,
+        **({} if referral is None else {"referral": referral}),
     }
 
 

@@ -75,10 +75,14 @@ class Bundle:
         Raises:
             WeightsError: There is no such section.
         """
-        found = self._parser.get(key)
+        found = self.option(key)
         if found is None:
             raise WeightsError(f"Bundle {self.name} has no {key!r} in configs/inference.json. Use a bundle that states it.")
         return found
+
+    def option(self, key: str) -> Any:
+        """A section of `inference.json` as written there, or None where there is none."""
+        return self._parser.get(key)
 
     @cached_property
     def preprocessing(self) -> Any:

@@ -8,13 +8,21 @@
 Each fold runs the bundles' own commands; what stands after -- goes to all of them, --second-arguments to the second step alone.
 What is finished stays, what was killed goes on. A training is validated once, after its last epoch, and that is kept: the studies
 that are held out have no say in it. They are predicted at their labelled points; with --predicted-points where an analysis would
-look, by the same trained weights, into OUT/at_predicted_points. Written are
+look, by the same trained weights, into OUT/at_predicted_points; with --augment each crop is looked at several times, moved,
+turned and, where it has no side, mirrored, into OUT/augmented. Written are
 
     out_of_fold.csv    a submission of all studies by models that never saw them, calibrated by a temperature (that of each fold
                        fitted on the other folds) and weighted by 1, 2, 4
     frequencies.csv    the same, not weighted
     report.md          score, mean and standard deviation over folds; calibration; risk over the share that is graded
     *.csv *.png        the tables and pictures behind it
+    test/              with --test: the same of studies that take no part in the folds, by the mean of all folds' models
+
+--ship FOLDER writes bundles that do the same in an analysis: the mean of all folds' models, their temperature, and a referral of
+the findings beyond --coverage of the surest:
+
+    python tools/cross_validate.py work/rsna2024 -o work/cv --test work/rsna2024 --augment --ship work/bundles
+    monai-spine analyze STUDY -o results --bundles work/bundles
 """
 
 from __future__ import annotations
@@ -25,19 +33,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
 from cross_validation.report import write_report
-from cross_validation.runs import Plan, folds_of, keep_settings, perform, steps
+from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, steps
+from cross_validation.shipping import ship
 
 from monai_spine.console import progress_reporter
 from monai_spine.errors import SpineError, TableError
 from monai_spine.models import GRADERS
+from monai_spine.referral import Referral
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.studies.rsna2024 import read_solution
-from monai_spine.training.out_of_fold import labels_of, out_of_fold_table
+from monai_spine.studies.submissions import PROBABILITIES
+from monai_spine.training.out_of_fold import calibrated, labels_of, out_of_fold_table
+from monai_spine.training.referral_choice import choose_threshold, referral_effect
 from monai_spine.weights import find_bundle
 
 
@@ -49,6 +63,7 @@ def run_all(plan: Plan) -> None:
         WeightsError: A command fails.
     """
     keep_settings(plan)
+    hold_out(plan)
     with progress_reporter() as reporter:
         planned = list(steps(plan))
         for number, step in enumerate(planned):
@@ -64,19 +79,55 @@ def table_of(plan: Plan, solution: Path | None = None) -> pd.DataFrame:
         solution: What is true; None: the labels of the data lists, which have those with a point only.
 
     Raises:
-        TableError: A table breaks its format, or the solution has none of the studies.
+        TableError: A table breaks its format, or the solution lacks a study.
     """
     datalists = {fold: read_datalist(plan.datalist_of(fold)) for fold in plan.folds}
     members = {fold: [case.case for case in datalist.cases_of("validation")] for fold, datalist in datalists.items()}
     labels = {place: label for datalist in datalists.values() for place, label in labels_of(datalist).items()}
     if solution is not None:
-        true = read_solution(solution)
-        absent = sorted({case for cases in members.values() for case in cases} - set(true["study"]))
-        if absent:
-            raise TableError(f"{solution} lacks {len(absent)} studies of the folds, such as {absent[0]}. Give the whole table.")
-        labels = dict(zip(zip(true["study"], true["target"], strict=True), true["label"].astype(int), strict=True))
+        labels = _true_labels(solution, [case for cases in members.values() for case in cases])
     files = {fold: [plan.predictions_of(bundle, fold) for bundle in plan.bundles] for fold in plan.folds}
     return out_of_fold_table(members, files, labels)
+
+
+def tables_of_test(plan: Plan, solution: Path | None = None) -> dict[str, pd.DataFrame]:
+    """What each fold's models say of the test; arguments and errors as of `table_of`."""
+    cases = [case.case for case in read_datalist(plan.test_points).cases_of("test")]
+    return member_tables(plan, None if solution is None else _true_labels(solution, cases))
+
+
+def _true_labels(solution: Path, cases: Sequence[str]) -> dict[tuple[str, str], int]:
+    true = read_solution(solution)
+    absent = sorted(set(cases) - set(true["study"]))
+    if absent:
+        raise TableError(f"{solution} lacks {len(absent)} of {len(cases)} studies, such as {absent[0]}. Give the whole table.")
+    return dict(zip(zip(true["study"], true["target"], strict=True), true["label"].astype(int), strict=True))
+
+
+def referrals_of(table: pd.DataFrame, test: pd.DataFrame | None, coverage: float, source: str) -> dict[str, Referral]:
+    """The threshold of each condition (slug) that keeps so much out of fold, and what it comes to on the test where there is one.
+
+    Args:
+        table: Out-of-fold predictions with temperature.
+        test: Those of the ensemble, with temperature.
+        coverage: Share that is kept.
+        source: What the studies are, for the reader of a report.
+    """
+    found = {}
+    for condition, rows in _labelled(table).groupby("condition"):
+        threshold = choose_threshold(*_values(rows), coverage=coverage)
+        tested = rows if test is None else _labelled(test.loc[test["condition"] == condition])
+        effect = referral_effect(*_values(rows if tested.empty else tested), threshold)
+        found[str(condition)] = Referral(threshold, effect.sentence(source))
+    return found
+
+
+def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["predicted"] & (table["label"] >= 0)]
+
+
+def _values(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return rows[list(PROBABILITIES)].to_numpy(float), rows["label"].to_numpy(np.int64)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,21 +145,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments=tuple(passed_on),
             second_arguments=tuple(shlex.split(chosen.second_arguments)),
             predicted_points=chosen.predicted_points,
+            augment=chosen.augment,
+            test=chosen.test,
         )
         run_all(plan)
-        place = plan.output / "at_predicted_points" if plan.predicted_points else plan.output
-        print(write_report(table_of(plan, chosen.solution), place))
+        conclude(plan, chosen.solution, ship_to=chosen.ship, coverage=chosen.coverage)
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    print(f"Everything is in {place}")
+    print(f"Everything is in {plan.place}")
     return 0
+
+
+def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None = None, coverage: float = 0.9) -> None:
+    """Say what finished runs reach, on the folds and on the test where there is one, and ship their ensemble where it is wanted.
+
+    Args:
+        plan: What was run.
+        solution: What is true; None: what the data lists say.
+        ship_to: New folder of bundles.
+        coverage: Share of the findings that these do not refer.
+
+    Raises:
+        TableError: A table breaks its format, or the solution lacks a study.
+        OutputError: Something cannot be written.
+        WeightsError: The networks cannot be shipped.
+    """
+    table = table_of(plan, solution)
+    print(write_report(table, plan.place))
+    temperatures = fitted_temperatures(table)
+    tables = None if plan.test is None else tables_of_test(plan, solution)
+    if tables is not None:
+        print(write_test_report(tables, temperatures, plan.place / "test"))
+    if ship_to is not None:
+        tested = None if tables is None else with_temperature(averaged(tables), temperatures)
+        source = "the folds, each predicted by a model that never saw it" if tested is None else "a test that it never saw"
+        referrals = referrals_of(calibrated(table)[0], tested, coverage, source)
+        ship(plan, ship_to, temperatures, referrals)
+        print(f"Bundles for `monai-spine analyze --bundles {ship_to}`:")
+        print("\n".join(f"- {condition}: {one.expected_risk:.4f}. {one.meaning}" for condition, one in referrals.items()))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """What is meant for this tool, and what stands after the first --."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share above 0 and up to 1")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,6 +212,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--second-arguments", default="", help="more arguments of the second step, in one string")
     parser.add_argument("--predicted-points", action="store_true", help="predict where an analysis would look")
+    parser.add_argument("--augment", action="store_true", help="look at each crop several times: test-time augmentation")
+    parser.add_argument("--test", type=Path, help="prepared study whose split `test` is left to the ensemble of all folds")
+    parser.add_argument("--ship", type=Path, metavar="FOLDER", help="write bundles that grade with the ensemble")
+    parser.add_argument("--coverage", type=_share, default=0.9, help="share of findings that these do not refer; default: 0.9")
     parser.add_argument("--solution", type=Path, help="train.csv: labels without a point are scored too, with the prior")
     return parser
 

@@ -12,6 +12,8 @@ from monai_spine.anatomy import Condition, Level, Severity, Side, Vertebra
 
 __all__ = [
     "NOT_ASSESSABLE",
+    "READER_DECISION",
+    "REFERRED",
     "SCHEME",
     "condition_code",
     "level_code",
@@ -29,6 +31,8 @@ def _private(slug: str, meaning: str) -> Code:
 
 
 NOT_ASSESSABLE = _private("not_assessable", "Not assessable")
+READER_DECISION = _private("reader_decision", "Decision left to a reader")
+REFERRED = _private("referral", "Referred to a reader: the grader is less sure than its threshold")
 
 
 def condition_code(condition: Condition) -> Code:

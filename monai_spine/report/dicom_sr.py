@@ -1,6 +1,7 @@
 """The findings as a DICOM Structured Report: TID 1500 Measurement Report, one group (TID 1410) per graded target at its point.
 
-A target that could not be graded has a group without a point, whose evaluation says so.
+A target that could not be graded has a group without a point, whose evaluation says so. One that is referred to a reader has a
+second evaluation, which says that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydicom.uid import generate_uid
 from monai_spine import __version__
 from monai_spine.anatomy import Severity
 from monai_spine.geometry import lps_from_ras
+from monai_spine.referral import REFERRAL
 from monai_spine.report import dicom_codes
 from monai_spine.report.dicom_source import MANUFACTURER, SourceSeries, equipment, highdicom_modules
 
@@ -87,12 +89,7 @@ def _group(hd: Any, grade: Grade, headers: Mapping[str, SourceSeries]) -> Any:
         "finding_sites": [
             hd.sr.FindingSite(dicom_codes.level_code(target.level), laterality=dicom_codes.side_code(target.side)),
         ],
-        "qualitative_evaluations": [
-            hd.sr.QualitativeEvaluation(
-                codes.SCT.Severity,
-                dicom_codes.NOT_ASSESSABLE if grade.severity is None else dicom_codes.severity_code(grade.severity),
-            )
-        ],
+        "qualitative_evaluations": _evaluations(hd, grade),
         "measurements": _probabilities(hd, grade),
     }
     source = headers.get(grade.series_instance_uid or "")
@@ -101,6 +98,13 @@ def _group(hd: Any, grade: Grade, headers: Mapping[str, SourceSeries]) -> Any:
     point = np.asarray([lps_from_ras(grade.point_ras_mm)])
     region = hd.sr.ImageRegion3D(hd.sr.GraphicTypeValues3D.POINT, point, frame_of_reference_uid=source.frame_of_reference_uid)
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **about)
+
+
+def _evaluations(hd: Any, grade: Grade) -> list[Any]:
+    """The severity, and whether a reader should decide."""
+    severity = dicom_codes.NOT_ASSESSABLE if grade.severity is None else dicom_codes.severity_code(grade.severity)
+    referred = [(dicom_codes.READER_DECISION, dicom_codes.REFERRED)] if REFERRAL in grade.flags else []
+    return [hd.sr.QualitativeEvaluation(name, value) for name, value in ((codes.SCT.Severity, severity), *referred)]
 
 
 def _probabilities(hd: Any, grade: Grade) -> list[Any]:

@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_spine.anatomy import LEVELS, Condition, Level, Severity, Side, Target, TargetKind
 from monai_spine.levels import in_percent
-from monai_spine.report.palette import SIGNS
+from monai_spine.referral import REFERRAL
+from monai_spine.report.palette import REFERRED, SIGNS
 from monai_spine.report.tables import NOT_IN_THIS_RUN
 from monai_spine.result import RESEARCH_NOTICE
 
@@ -43,6 +44,7 @@ class Cell:
         note: Number of the reason in the list under the table; None where it was graded.
         picture: Data URI of the crop; None where there is none.
         about: What the crop is, in words.
+        referral: Why a reader should decide; None where the grader is sure enough.
     """
 
     target: Target
@@ -55,6 +57,7 @@ class Cell:
     note: int | None = None
     picture: str | None = None
     about: str = ""
+    referral: str | None = None
 
 
 def report_html(result: StudyResult, figures: Mapping[str, bytes]) -> str:
@@ -86,6 +89,8 @@ def report_html(result: StudyResult, figures: Mapping[str, bytes]) -> str:
             worst=_worst(rows),
             notes=_notes(content),
             sagittal=_sagittal(result, figures),
+            referrals=_referrals(rows, _bundles(content)),
+            referral_sign=REFERRED,
             severities=[(severity, SIGNS[severity]) for severity in Severity],
             is_picture=result.picture_affine is not None,
         )
@@ -175,6 +180,7 @@ def _cell(result: StudyResult, target: Target, reasons: Mapping[str, int], figur
         shares=tuple(_percent(value) for value in grade.probabilities),
         picture=None if picture is None else _data_uri(picture),
         about=_about(result, grade),
+        referral=next((doubt.seen for doubt in grade.doubts if doubt.flag == REFERRAL), None),
     )
 
 
@@ -204,6 +210,20 @@ def _worst(rows: Mapping[Level, list[Cell]]) -> list[tuple[Severity, list[Cell]]
         (severity, [cell for cell in cells if cell.title == severity.label]) for severity in (Severity.SEVERE, Severity.MODERATE)
     ]
     return [(severity, some) for severity, some in found if some]
+
+
+def _referrals(
+    rows: Mapping[Level, list[Cell]], bundles: Sequence[Mapping[str, Any]]
+) -> list[tuple[Condition, list[Cell], Mapping[str, Any]]]:
+    """Each condition that is referred above some risk: what a reader should decide of it, and the section of its bundle."""
+    sections = {str(bundle["name"]): bundle["referral"] for bundle in bundles if bundle.get("referral")}
+    cells = [cell for level in LEVELS for cell in rows[level] if cell.referral]
+    found = []
+    for condition in Condition:
+        section = next((section for name, section in sections.items() if name.startswith(condition.slug)), None)
+        if section is not None:
+            found.append((condition, [cell for cell in cells if cell.target.condition is condition], section))
+    return found
 
 
 def _sagittal(result: StudyResult, figures: Mapping[str, bytes]) -> list[tuple[str, str]]:

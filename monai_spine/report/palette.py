@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monai_spine.anatomy import Severity
 
-__all__ = ["BORDERS", "DOUBTFUL", "SIGNS", "SURE"]
+__all__ = ["BORDERS", "DOUBTFUL", "REFERRED", "SIGNS", "SURE"]
 
 BORDERS: dict[Severity, str] = {Severity.NORMAL_MILD: "#7fb2d9", Severity.MODERATE: "#f0a818", Severity.SEVERE: "#c0143c"}
 """Colour around the picture of a finding."""
@@ -14,3 +14,6 @@ SURE, DOUBTFUL = "#ffffff", "#ffb000"
 
 SIGNS: dict[Severity, str] = {Severity.NORMAL_MILD: "○", Severity.MODERATE: "◐", Severity.SEVERE: "●"}
 """What stands before the word: more ink, more severe."""
+
+REFERRED = "⚑"
+"""What stands at a finding that is left to a reader."""

@@ -19,9 +19,10 @@ __all__ = ["GRADE_COLUMNS", "NOT_IN_THIS_RUN", "PriorNote", "csv_text", "grade_r
 
 GRADE_COLUMNS: tuple[str, ...] = (
     "target", "condition", "side", "level", "status", "severity", *(severity.value for severity in Severity),
-    "reason", "series_instance_uid", "point_r_mm", "point_a_mm", "point_s_mm",
+    "reason", "series_instance_uid", "point_r_mm", "point_a_mm", "point_s_mm", "flags",
 )  # fmt: skip
-"""Columns of grades.csv. `side` is the patient's own; the point is the centre of the crop in RAS+ mm, empty for a picture."""
+"""Columns of grades.csv. `side` is the patient's own; the point is the centre of the crop in RAS+ mm, empty for a picture.
+`flags` says `referral` of a finding that is left to a reader."""
 
 NOT_IN_THIS_RUN = "left out of this run"
 """Reason of a target that was not asked for."""
@@ -108,4 +109,5 @@ def _grade_row(target: Target, grade: Mapping[str, Any] | None) -> tuple[object,
         grade.get("reason"),
         grade.get("series_instance_uid"),
         *(grade.get("point_ras_mm") or (None, None, None)),
+        "; ".join(grade.get("flags", ())) or None,
     )

@@ -45,7 +45,7 @@ class GradeLoss(nn.Module):
     q ∝ w p, the best prediction under these weights; p, the softmax of the logits, so stays the frequencies. A network that was
     trained with weights is therefore used as one that was not: its p is reported, `score.reweight(p)` is submitted.
 
-    Smoothed labels pull p towards a third: fit a temperature afterwards (`training/temperature.py`).
+    Smoothed labels pull p towards a third: fit a temperature afterwards (`training/scaling.py`).
 
     Args:
         weights: One per severity, such as (1, 2, 4); None for equal ones.

@@ -72,6 +72,16 @@ def test_losses_and_weights_are_as_the_overlays_say(bundle: str) -> None:
     assert parsed(bundle).get_parsed_content("loss").weights.tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("bundle", GRADERS.values())
+def test_looks_stay_within_the_moves_of_training_and_mirror_what_has_no_side(bundle: str) -> None:
+    parser = parsed(bundle, "test_time_augmentation", look_share=0.5)
+    looks, jitter = parser.get_parsed_content("validate#inferer").looks, parser["jitter"]
+    reach = [max(look.shift_mm[axis] for look in looks) for axis in range(3)]
+    assert reach == [edge / 2 for edge in jitter["shift_mm"]]
+    assert max(look.rotation_deg for look in looks) == jitter["rotation_deg"] / 2
+    assert any(look.mirrored for look in looks) is (bundle == CANAL)
+
+
 @pytest.mark.parametrize("names", [(), ("weighted",)])
 def test_validation_scales_by_the_score_s_weights_however_a_network_was_trained(names: tuple[str, ...]) -> None:
     """A network gives frequencies with weights and without (`GradeLoss`), so that the rule is one."""

@@ -14,6 +14,7 @@ from monai_spine.grades import Grade
 from monai_spine.level_doubts import Doubt
 from monai_spine.level_slices import on_slices
 from monai_spine.levels import BODY_VALUES, BodyMap, LevelPoint, Levels, VertebraPoint
+from monai_spine.referral import Referral
 from monai_spine.report.images import ReportImages, crops_of
 from monai_spine.result import RESEARCH_NOTICE, StudyResult
 from monai_spine.series import Role, SeriesRole
@@ -22,6 +23,7 @@ from monai_spine.volume import Volume
 UIDS = {Role.SAGITTAL_T1: "1.2.826.0.1.1", Role.SAGITTAL_T2: "1.2.826.0.1.2", Role.AXIAL_T2: "1.2.826.0.1.3"}
 HOSTILE = "SAG <script>alert('x')</script> & \"T2\" https://example.org"
 SIMULATED = "Graders: trained on simulated images: shows the path, grades no patient."
+MEANING = "Of 10 findings of a test it refers 20.0 %; of the rest 0.0 % are graded wrong, of all 10.0 %."
 PROBABILITIES = {0: (0.88, 0.1, 0.02), 1: (0.2, 0.65, 0.15), 2: (0.03, 0.16, 0.81)}
 
 
@@ -106,7 +108,8 @@ def drawn_crop(volume: Volume, center_ras_mm: Point, *, axial: bool = False) -> 
 
 @cache
 def case_grade(target: Target) -> Grade:
-    """Severe at L4/L5, moderate at L3/L4, otherwise normal; the left subarticular targets at L1/L2 cannot be assessed."""
+    """Severe at L4/L5, moderate at L3/L4, otherwise normal; the subarticular targets at L1/L2 cannot be assessed, and the canal
+    at L3/L4 is left to a reader."""
     number = LEVELS.index(target.level)
     if target.condition is Condition.SUBARTICULAR_STENOSIS and number == 0:
         reason = "only 33 % of its 64 × 64 × 32 mm block lies inside the scan (at least 50 % is needed)"
@@ -124,8 +127,9 @@ def case_grade(target: Target) -> Grade:
     severity = {3: 2, 2: 1}.get(number, 0)
     if target.side is Side.LEFT and number == 4:
         severity = 1
+    doubts = Referral(0.3, MEANING).doubts(PROBABILITIES[severity], target.level) if target.side is None else ()
     return Grade(target=target, status="graded", reason=None, probabilities=PROBABILITIES[severity],
-                 series_instance_uid=UIDS[role], point_ras_mm=point, crop=crop)  # fmt: skip
+                 series_instance_uid=UIDS[role], point_ras_mm=point, crop=crop, doubts=doubts)  # fmt: skip
 
 
 def case(**changes: Any) -> tuple[StudyResult, ReportImages]:
@@ -162,7 +166,8 @@ def case(**changes: Any) -> tuple[StudyResult, ReportImages]:
             "versions": {"monai_spine": "0.1.0", "torch": "2.13.0"},
             "bundles": [
                 {"name": "spinal_canal_stenosis_grading", "version": "0.1.0", "weights_sha256": {"models/model.pt": "ab" * 32},
-                 "training_data": "simulated", "notice": SIMULATED},
+                 "training_data": "simulated", "notice": SIMULATED,
+                 "referral": {"expected_risk": 0.3, "meaning": MEANING}},
             ],
             "settings": {"device": "cpu", "levels": [level.label for level in LEVELS]},
             "notice": f"{RESEARCH_NOTICE} {SIMULATED}",

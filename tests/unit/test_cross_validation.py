@@ -19,7 +19,7 @@ from monai_spine.training.scaling import tempered
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 from cross_validation.report import write_report
-from cross_validation.runs import Plan, Step, folds_of, keep_settings, perform, steps
+from cross_validation.runs import AUGMENT, Plan, Step, folds_of, keep_settings, perform, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 CANAL = ROOT / "bundles" / "spinal_canal_stenosis_grading"
@@ -69,6 +69,26 @@ def test_predicted_points_are_found_first_and_only_what_is_held_out_is_seen_at_t
     labelled = list(steps(plan(tmp_path)))[:2]
     assert (training.made, predicting.made) != (labelled[0].made, labelled[1].made)
     assert training == labelled[0]
+
+
+def test_augmentation_and_a_test_predict_anew_with_the_same_weights(tmp_path: Path) -> None:
+    whole = plan(tmp_path, folds=("fold_0",), augment=True, test=tmp_path / "prepared", predicted_points=True)
+    finding, _, training, held_out, tested = list(steps(whole))
+    assert (flag_of(finding, "--split"), finding.made) == ("test", tmp_path / "cv" / "points" / "test" / "datalist.json")
+    assert flag(training, "dataset_dir") == str(tmp_path / "cv" / "folds" / "fold_0")
+    assert str(AUGMENT) not in flag(training, "config_file")
+    for step, split in ((held_out, "validation"), (tested, "test")):
+        assert str(AUGMENT) in flag(step, "config_file")
+        assert flag(step, "split") == split
+        assert flag(step, "ckpt_path") == str(training.made)
+    assert flag(tested, "dataset_dir") == str(finding.made.parent)
+    run = tmp_path / "cv" / "runs" / CANAL.name / "fold_0" / "at_predicted_points" / "augmented"
+    assert (held_out.made, tested.made) == (run / "predictions.csv", run / "test" / "predictions.csv")
+    assert training.made == next(steps(plan(tmp_path))).made
+
+
+def flag_of(step: Step, name: str) -> str:
+    return step.command[step.command.index(name) + 1]
 
 
 def writing(folder: Path, code: str) -> Step:

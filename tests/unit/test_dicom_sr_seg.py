@@ -123,6 +123,16 @@ def test_a_target_without_a_grade_says_so_and_has_no_point(written: Path) -> Non
     assert group.get_measurements() == []
 
 
+def test_a_finding_that_is_left_to_a_reader_has_an_evaluation_that_says_so(written: Path) -> None:
+    document = hd.sr.srread(written / "report.dcm")
+    said = {
+        group.tracking_identifier: [(one.name.value, one.value.value) for one in group.get_qualitative_evaluations()[1:]]
+        for group in document.content.get_planar_roi_measurement_groups()
+    }
+    assert said.pop("spinal_canal_stenosis_l3_l4") == [("READER_DECISION", "REFERRAL")]
+    assert set(map(tuple, said.values())) == {()}
+
+
 def test_the_report_is_a_tid_1500_in_the_study_of_its_images_and_is_not_final(written: Path) -> None:
     document = pydicom.dcmread(written / "report.dcm")
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"

@@ -15,6 +15,7 @@ from monai_spine.crops import CropSpec
 from monai_spine.errors import WeightsError
 from monai_spine.grades import Grade, Grader, grade_targets
 from monai_spine.levels import LevelPoint, Levels
+from monai_spine.referral import Referral
 from monai_spine.series import Role
 from monai_spine.volume import Volume
 
@@ -136,6 +137,17 @@ def test_axial_crops_are_centred_on_a_slice() -> None:
 def test_outputs_that_are_no_probabilities_are_refused() -> None:
     with pytest.raises(WeightsError, match="has to end in a softmax"):
         grade_targets(TARGETS, LEVELS_FOUND, volumes(*ALL, value=300.0), graders(softmax=False))
+
+
+def test_a_finding_above_the_bundle_s_threshold_is_graded_and_flagged() -> None:
+    ready = graders()
+    sure, unsure = (replace(ready[condition], referral=Referral(0.5)) for condition in list(SPECS)[:2])
+    ready |= {sure.condition: sure, unsure.condition: replace(unsure, referral=Referral(0.2))}
+    grades = grade_targets(TARGETS, LEVELS_FOUND, volumes(*ALL), ready)
+    assert {grade.probabilities for grade in grades} == {grades[0].probabilities}
+    assert max(grades[0].probabilities or ()) == pytest.approx(0.576, abs=1e-3)
+    assert {grade.target.condition for grade in grades if grade.flags == ("referral",)} == {unsure.condition}
+    assert {grade.status for grade in grades} == {"graded"}
 
 
 def test_the_milder_of_two_equal_severities_is_taken() -> None:

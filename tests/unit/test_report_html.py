@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from report_cases import HOSTILE, SIMULATED, case
+from report_cases import HOSTILE, MEANING, SIMULATED, case
 
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Severity, Side, TargetKind
 from monai_spine.report import write_cohort, write_result
@@ -111,7 +112,7 @@ def test_the_table_has_five_levels_by_five_kinds_of_target_with_severity_and_pro
     rows = {row[0]: row[1:] for row in page.rows if len(row) == 6 and row[0] in {level.label for level in LEVELS}}
     assert list(rows) == [level.label for level in LEVELS]
     assert rows["L4/L5"] == ["● Severe 3 · 16 · 81 %"] * 5
-    assert rows["L3/L4"][0] == "◐ Moderate 20 · 65 · 15 %"
+    assert rows["L3/L4"][:2] == ["◐ Moderate 20 · 65 · 15 % ⚑ Referral", "◐ Moderate 20 · 65 · 15 %"]
     assert rows["L1/L2"] == ["○ Normal/Mild 88 · 10 · 2 %"] * 3 + ["– Not assessable [1]"] * 2
 
 
@@ -123,6 +124,21 @@ def test_left_findings_stand_under_left() -> None:
     assert moderate == [TargetKind(condition, Side.LEFT) for condition in Condition if condition.sides != (None,)]
     assert page.rows[1] == ["Right", "Left", "Right", "Left"]
     assert [kind.side for kind in KINDS] == [None, Side.RIGHT, Side.LEFT, Side.RIGHT, Side.LEFT]
+
+
+def test_a_finding_that_is_left_to_a_reader_is_marked_in_the_table_at_its_picture_and_in_the_list() -> None:
+    html, page = page_of()
+    marked = [cell for row in page.rows if len(row) == 6 for cell in row[1:] if "Referral" in cell]
+    assert [cell.split() for cell in marked] == [["◐", "Moderate", "20", "·", "65", "·", "15", "%", "⚑", "Referral"]]
+    assert "⚑ Referral: expected to be wrong with 35.0 %; above 30.0 % a reader should decide" in page.text
+    assert f"Spinal canal stenosis , expected risk above 30.0 %: L3/L4 {MEANING}" in page.text
+    assert html.count('class="moderate referred"') == 1
+
+
+def test_without_a_threshold_nothing_is_said_of_referral() -> None:
+    plain = tuple(replace(grade, doubts=()) for grade in case()[0].grades)
+    html, _ = page_of(grades=plain, provenance={})
+    assert "Referral" not in html
 
 
 def test_what_was_not_graded_says_why() -> None:

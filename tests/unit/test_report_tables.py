@@ -62,6 +62,11 @@ def test_a_submission_scales_grades_by_the_weights_of_the_score_and_takes_the_pr
     assert "only 33 %" in notes[0].reason
 
 
+def test_the_flag_of_a_finding_that_is_left_to_a_reader_stands_in_its_row() -> None:
+    rows = [dict(zip(GRADE_COLUMNS, row, strict=True)) for row in grade_rows(case()[0])]
+    assert {row["target"]: row["flags"] for row in rows if row["flags"]} == {"spinal_canal_stenosis_l3_l4": "referral"}
+
+
 def table_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
@@ -81,6 +86,7 @@ def test_a_run_is_summed_up_from_what_lies_in_its_folder(tmp_path: Path) -> None
     assert tuple(cohort[0]) == COHORT_COLUMNS
     assert [row["study"] for row in cohort] == ["20", "3"]
     assert (cohort[0]["graded"], cohort[0]["not_assessable"], cohort[0]["spinal_canal_stenosis"]) == ("23", "2", "severe")
+    assert cohort[0]["referred"] == "1"
     assert note == "submission.csv: 4 of 50 rows hold the prior of the training set, because they were not graded."
 
 

@@ -143,14 +143,28 @@ def test_the_notice_always_says_that_this_is_research(notice: str) -> None:
 
 def test_the_provenance_names_versions_bundles_hashes_and_what_they_were_trained_on() -> None:
     bundle = SimpleNamespace(
-        name="canal", version="0.2.0", weights_sha256={"models/model.pt": "ab"}, training_data="simulated", notice=SIMULATED
+        name="canal",
+        version="0.2.0",
+        weights_sha256={"models/model.pt": "ab"},
+        training_data="simulated",
+        notice=SIMULATED,
+        option={"referral": {"expected_risk": 0.25}}.get,
     )
     provenance = provenance_of([bundle, bundle], {"device": "cpu"})  # type: ignore[list-item]
     assert {"monai_spine", "python", "torch", "monai"} <= set(provenance["versions"])
     assert provenance["bundles"][0]["weights_sha256"] == {"models/model.pt": "ab"}
     assert provenance["bundles"][0]["training_data"] == "simulated"
+    assert provenance["bundles"][0]["referral"] == {"expected_risk": 0.25}
     assert provenance["notice"] == f"{RESEARCH_NOTICE} {SIMULATED}"
     assert provenance["settings"] == {"device": "cpu"}
+
+
+def test_a_finding_that_is_left_to_a_reader_says_so_with_what_raised_the_flag() -> None:
+    written = {(grade["condition"], grade["level"]): grade for grade in case()[0].to_json()["grades"]}
+    seen = "expected to be wrong with 35.0 %; above 30.0 % a reader should decide"
+    assert written["spinal_canal_stenosis", "L3/L4"]["flags"] == ["referral"]
+    assert written["spinal_canal_stenosis", "L3/L4"]["doubts"] == [{"flag": "referral", "level": "L3/L4", "seen": seen}]
+    assert written["spinal_canal_stenosis", "L2/L3"]["flags"] == []
 
 
 def test_every_probability_is_written_under_the_name_of_its_severity() -> None:

@@ -18,10 +18,11 @@ from monai_spine.training.out_of_fold import calibrated, fold_scores, submission
 from monai_spine.training.risk_coverage import RiskCoverage, risk_coverage
 from monai_spine.training.scaling import Scaling
 
-__all__ = ["write_report"]
+__all__ = ["COVERAGES", "calibration_lines", "write_report"]
 
 _COLUMNS = list(PROBABILITIES)
-_COVERAGES = (1.0, 0.9, 0.8, 0.5)
+COVERAGES = (1.0, 0.9, 0.8, 0.5)
+"""Shares that are kept: the report says how many of them are wrong, and above which expected risk the others are."""
 RAW, TEMPERED, FITTED = "as predicted", "with temperature", "with temperature and fitted weights"
 """The three ways of scaling that are compared; the first two weight by 1, 2, 4. The second is that of `out_of_fold.csv`."""
 
@@ -56,14 +57,24 @@ def write_report(table: pd.DataFrame, out: Path) -> str:
     write_submission(submission_rows(scaled, scored=False), out / "frequencies.csv")
     _write_scores(scores, out / "scores.csv")
     _write_scaling(fitted, out / "scaling.csv")
+    calibration = calibration_lines(table, scaled, out)
+    text = "\n".join([*_heading(table), *_score_lines(scores), "", *_scaling_lines(fitted), "", *calibration]) + "\n"
+    (out / "report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def calibration_lines(table: pd.DataFrame, scaled: pd.DataFrame, out: Path) -> list[str]:
+    """Write calibration and abstention as tables and pictures into a folder, and return what the report says of them.
+
+    Args:
+        table: As predicted.
+        scaled: The same with temperature.
+        out: Folder.
+    """
     found = [_calibration(condition, table, scaled, out) for condition in _predicted(table)]
     _write_calibration(found, out)
     risk_figure({one.condition.label: one.curve for one in found}).savefig(out / "risk_coverage.png", dpi=120)
-    text = (
-        "\n".join([*_heading(table), *_score_lines(scores), "", *_scaling_lines(fitted), "", *_calibration_lines(found)]) + "\n"
-    )
-    (out / "report.md").write_text(text, encoding="utf-8")
-    return text
+    return [*_calibration_lines(found), "", *_referral_lines(found)]
 
 
 def _predicted(table: pd.DataFrame) -> list[Condition]:
@@ -145,9 +156,23 @@ def _scaling_lines(fitted: Mapping[tuple[str, str], Scaling]) -> list[str]:
 
 
 def _calibration_lines(found: list[_Calibration]) -> list[str]:
-    shares = " | ".join(f"wrong of the surest {100 * share:.0f} %" for share in _COVERAGES)
-    lines = [f"| | rows | ECE as predicted | ECE scaled | {shares} |", "|---" * (4 + len(_COVERAGES)) + "|"]
+    shares = " | ".join(f"wrong of the surest {100 * share:.0f} %" for share in COVERAGES)
+    lines = [f"| | rows | ECE as predicted | ECE scaled | {shares} |", "|---" * (4 + len(COVERAGES)) + "|"]
     for one in found:
-        risks = " | ".join(f"{100 * one.curve.risk_at(share):.1f} %" for share in _COVERAGES)
+        risks = " | ".join(f"{100 * one.curve.risk_at(share):.1f} %" for share in COVERAGES)
         lines.append(f"| {one.condition.label} | {one.rows} | {one.before:.4f} | {one.after:.4f} | {risks} |")
+    return lines
+
+
+def _referral_lines(found: list[_Calibration]) -> list[str]:
+    """Thresholds for `tools/choose_referral.py` and the `referral` section of a bundle."""
+    shares = [share for share in COVERAGES if share < 1]
+    lines = [
+        f"| expected risk above which findings are referred | {' | '.join(f'keeps {100 * share:.0f} %' for share in shares)} |",
+        "|---" * (1 + len(shares)) + "|",
+    ]
+    for one in found:
+        places = [int(np.searchsorted(one.curve.coverage, share - 1e-12)) for share in shares]
+        cells = [f"{1 - one.curve.threshold[place]:.4f}" for place in places]
+        lines.append(f"| {one.condition.label} | {' | '.join(cells)} |")
     return lines

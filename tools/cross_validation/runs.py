@@ -3,6 +3,8 @@
 OUT/settings.json
     runs/<bundle>/<fold>/best.pt model.pt last.pt log.txt predictions.csv     TensorBoard events beside them
                          second/                                              the same of the second step
+                         at_predicted_points/ augmented/ test/                other predictions of the same weights
+    folds/<fold>/datalist.json                                                the folds without the studies of the test
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_spine.errors import OutputError, TableError, WeightsError
+from monai_spine.studies.folds import write_splits
+from monai_spine.studies.prepared import read_datalist
 
-__all__ = ["Plan", "Step", "folds_of", "keep_settings", "perform", "steps"]
+__all__ = ["AUGMENT", "Plan", "Step", "folds_of", "hold_out", "keep_settings", "perform", "steps"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAVE = REPOSITORY / "configs" / "training" / "save_predictions.json"
+AUGMENT = REPOSITORY / "configs" / "training" / "test_time_augmentation.json"
 _SHOWN = 15
 
 
@@ -38,6 +43,8 @@ class Plan:
         arguments: More arguments of the bundles' commands.
         second_arguments: More arguments of the second step.
         predicted_points: What is held out is predicted where an analysis would look, not where readers set their points.
+        augment: Each crop is looked at several times, moved, turned and, where it has no side, mirrored.
+        test: A prepared study whose split `test` takes no part in the folds and is predicted by all of them; None: there is none.
     """
 
     prepared: Path
@@ -49,6 +56,18 @@ class Plan:
     arguments: tuple[str, ...] = ()
     second_arguments: tuple[str, ...] = ()
     predicted_points: bool = False
+    augment: bool = False
+    test: Path | None = None
+
+    @property
+    def mode(self) -> tuple[str, ...]:
+        """Folders, one in the other, of what is predicted in another way than at the readers' points at one look."""
+        return (*["at_predicted_points"] * self.predicted_points, *["augmented"] * self.augment)
+
+    @property
+    def place(self) -> Path:
+        """Where everything goes that is said of all folds together."""
+        return self.output.joinpath(*self.mode)
 
     def run_of(self, bundle: Path, fold: str) -> Path:
         """Folder of a fold's run."""
@@ -56,7 +75,12 @@ class Plan:
 
     def datalist_of(self, fold: str) -> Path:
         """Folder of a fold's data list."""
-        return self.prepared / "folds" / fold
+        return (self.prepared if self.test is None else self.output) / "folds" / fold
+
+    def weights_of(self, bundle: Path, fold: str) -> Path:
+        """What a fold's training gave."""
+        run = self.run_of(bundle, fold)
+        return (run / "second" if self.second else run) / "model.pt"
 
     def points_of(self, fold: str) -> Path:
         """Folder of the data list that a fold's studies are predicted from."""
@@ -64,8 +88,22 @@ class Plan:
 
     def predictions_of(self, bundle: Path, fold: str) -> Path:
         """Where a fold's predictions for the studies that it held out are."""
-        run = self.run_of(bundle, fold)
-        return (run / "at_predicted_points" if self.predicted_points else run) / "predictions.csv"
+        return self.run_of(bundle, fold).joinpath(*self.mode, "predictions.csv")
+
+    def test_predictions_of(self, bundle: Path, fold: str) -> Path:
+        """Where a fold's predictions for the studies of the test are."""
+        return self.run_of(bundle, fold).joinpath(*self.mode, "test", "predictions.csv")
+
+    @property
+    def test_points(self) -> Path:
+        """Folder of the data list that the studies of the test are predicted from."""
+        return self.output / "points" / "test" if self.predicted_points else self._test
+
+    @property
+    def _test(self) -> Path:
+        if self.test is None:
+            raise ValueError("There are no studies of a test.")
+        return self.test
 
 
 @dataclass(frozen=True)
@@ -113,6 +151,7 @@ def keep_settings(plan: Plan) -> None:
         "arguments": list(plan.arguments),
         "second_arguments": list(plan.second_arguments),
         "sha256": configs,
+        "test": None if plan.test is None else str(plan.test.resolve()),
     }
     path = plan.output / "settings.json"
     if path.is_file():
@@ -129,22 +168,44 @@ def keep_settings(plan: Plan) -> None:
     beside.replace(path)
 
 
+def hold_out(plan: Plan) -> None:
+    """Write the folds without the studies of the test, where there is one.
+
+    Raises:
+        TableError: The test has no study, or a fold has nothing left to train on or to hold out.
+    """
+    if plan.test is None:
+        return
+    tested = {case.case for case in read_datalist(plan.test).cases_of("test")}
+    if not tested:
+        raise TableError(f"The split test of {plan.test} has no study. Prepare a study that holds some out.")
+    for fold in plan.folds:
+        datalist = read_datalist(plan.prepared / "folds" / fold)
+        splits = {name: [case for case in cases if case not in tested] for name, cases in datalist.splits.items()}
+        bare = [name for name in ("training", "validation") if not splits.get(name)]
+        if bare:
+            raise TableError(f"All studies of {bare[0]} in {fold} belong to the test of {plan.test}. Hold out fewer.")
+        write_splits(datalist, plan.datalist_of(fold), splits=splits)
+
+
 def steps(plan: Plan) -> Iterator[Step]:
     """All commands in their order: fold by fold, so that each finished fold is one of all conditions."""
+    if plan.predicted_points and plan.test is not None:
+        yield _placing("test", plan.test, plan.test_points, "test")
     for fold in plan.folds:
         if plan.predicted_points:
-            yield _placing(plan, fold)
+            yield _placing(fold, plan.datalist_of(fold), plan.points_of(fold), "validation")
         for bundle in plan.bundles:
             run = plan.run_of(bundle, fold)
             yield _training(plan, bundle, fold, run, plan.overlays, {}, plan.arguments)
-            weights = run / "model.pt"
             if plan.second:
                 overlays = (*plan.overlays, *plan.second)
-                start = {"pretrained": str(weights)}
+                start = {"pretrained": str(run / "model.pt")}
                 more = (*plan.arguments, *plan.second_arguments)
                 yield _training(plan, bundle, fold, run / "second", overlays, start, more)
-                weights = run / "second" / "model.pt"
-            yield _predicting(plan, bundle, fold, weights)
+            yield _predicting(plan, bundle, fold, "validation")
+            if plan.test is not None:
+                yield _predicting(plan, bundle, fold, "test")
 
 
 def _training(
@@ -163,24 +224,25 @@ def _training(
     return Step(f"{bundle.name}, {fold}: {what}", command, run, run / "model.pt", run / "best.pt")
 
 
-def _placing(plan: Plan, fold: str) -> Step:
-    made = plan.points_of(fold) / "datalist.json"
+def _placing(name: str, datalist: Path, points: Path, split: str) -> Step:
+    made = points / "datalist.json"
     tool = REPOSITORY / "tools" / "predict_points.py"
-    command = (sys.executable, str(tool), str(plan.datalist_of(fold)), "-o", str(made.parent))
-    return Step(f"{fold}: finding the levels", command, made.parent, made, made)
+    command = (sys.executable, str(tool), str(datalist), "-o", str(points), "--split", split)
+    return Step(f"{name}: finding the levels", command, points, made, made)
 
 
-def _predicting(plan: Plan, bundle: Path, fold: str, weights: Path) -> Step:
-    made = plan.predictions_of(bundle, fold)
+def _predicting(plan: Plan, bundle: Path, fold: str, split: str) -> Step:
+    tested = split == "test"
+    made = plan.test_predictions_of(bundle, fold) if tested else plan.predictions_of(bundle, fold)
     places = {
-        "dataset_dir": str(plan.points_of(fold)),
+        "dataset_dir": str(plan.test_points if tested else plan.points_of(fold)),
         "output_dir": str(made.parent),
-        "ckpt_path": str(weights),
-        "split": "validation",
+        "ckpt_path": str(plan.weights_of(bundle, fold)),
+        "split": split,
     }
-    overlays = (*plan.overlays, bundle / "configs" / "evaluate.json", SAVE)
+    overlays = (*plan.overlays, bundle / "configs" / "evaluate.json", SAVE, *[AUGMENT] * plan.augment)
     command = _command("evaluating", bundle, overlays, places, plan.arguments)
-    return Step(f"{bundle.name}, {fold}: predicting", command, made.parent, made, made)
+    return Step(f"{bundle.name}, {fold}: predicting{' the test' if tested else ''}", command, made.parent, made, made)
 
 
 def _command(
