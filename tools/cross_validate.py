@@ -15,6 +15,9 @@ look, by the same trained weights, into OUT/at_predicted_points. Written are
     frequencies.csv    the same, not weighted
     report.md          score, mean and standard deviation over folds; calibration; risk over the share that is graded
     *.csv *.png        the tables and pictures behind it
+
+With --head, a study head is trained for each fold on what the graders of the other folds saw of the studies that they held out
+(`tools/cross_validation/head.py`); what it comes to goes to OUT/head, with the score with and without it in comparison.md.
 """
 
 from __future__ import annotations
@@ -22,13 +25,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cross_validation.head import HeadPlan, comparison, head_predictions, run_heads
 from cross_validation.report import write_report
 from cross_validation.runs import Plan, folds_of, keep_settings, perform, steps
 
@@ -56,12 +60,13 @@ def run_all(plan: Plan) -> None:
             perform(step)
 
 
-def table_of(plan: Plan, solution: Path | None = None) -> pd.DataFrame:
+def table_of(plan: Plan, solution: Path | None = None, predictions: Mapping[str, Sequence[Path]] | None = None) -> pd.DataFrame:
     """The out-of-fold table of finished runs.
 
     Args:
         plan: What was run.
         solution: What is true; None: the labels of the data lists, which have those with a point only.
+        predictions: Files of what is said of each fold's studies; None: those of the graders.
 
     Raises:
         TableError: A table breaks its format, or the solution has none of the studies.
@@ -76,7 +81,21 @@ def table_of(plan: Plan, solution: Path | None = None) -> pd.DataFrame:
             raise TableError(f"{solution} lacks {len(absent)} studies of the folds, such as {absent[0]}. Give the whole table.")
         labels = dict(zip(zip(true["study"], true["target"], strict=True), true["label"].astype(int), strict=True))
     files = {fold: [plan.predictions_of(bundle, fold) for bundle in plan.bundles] for fold in plan.folds}
-    return out_of_fold_table(members, files, labels)
+    return out_of_fold_table(members, predictions or files, labels)
+
+
+def add_heads(heads: HeadPlan, alone: pd.DataFrame, solution: Path | None = None) -> str:
+    """Train a study head for each fold, write what they come to, and return the score with and without them.
+
+    Raises:
+        SpineError: As in `run_heads` and `table_of`.
+    """
+    run_heads(heads)
+    together = table_of(heads.plan, solution, head_predictions(heads))
+    write_report(together, heads.output)
+    text = comparison(alone, together)
+    (heads.output / "comparison.md").write_text(text, encoding="utf-8")
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         run_all(plan)
         place = plan.output / "at_predicted_points" if plan.predicted_points else plan.output
-        print(write_report(table_of(plan, chosen.solution), place))
+        table = table_of(plan, chosen.solution)
+        print(write_report(table, place))
+        if chosen.head is not None:
+            heads = HeadPlan(plan, chosen.head == "features", tuple(shlex.split(chosen.head_arguments)))
+            print(add_heads(heads, table, chosen.solution))
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -125,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--second-arguments", default="", help="more arguments of the second step, in one string")
     parser.add_argument("--predicted-points", action="store_true", help="predict where an analysis would look")
     parser.add_argument("--solution", type=Path, help="train.csv: labels without a point are scored too, with the prior")
+    parser.add_argument(
+        "--head",
+        choices=("answers", "features"),
+        help="add a study head that learns from the graders' answers alone, or from their features too",
+    )
+    parser.add_argument("--head-arguments", default="", help="more arguments of the heads' training, in one string")
     return parser
 
 

@@ -18,7 +18,7 @@ from monai_spine.training.out_of_fold import calibrated, fold_scores, submission
 from monai_spine.training.risk_coverage import RiskCoverage, risk_coverage
 from monai_spine.training.scaling import Scaling
 
-__all__ = ["write_report"]
+__all__ = ["score_lines", "write_report"]
 
 _COLUMNS = list(PROBABILITIES)
 _COVERAGES = (1.0, 0.9, 0.8, 0.5)
@@ -59,9 +59,7 @@ def write_report(table: pd.DataFrame, out: Path) -> str:
     found = [_calibration(condition, table, scaled, out) for condition in _predicted(table)]
     _write_calibration(found, out)
     risk_figure({one.condition.label: one.curve for one in found}).savefig(out / "risk_coverage.png", dpi=120)
-    text = (
-        "\n".join([*_heading(table), *_score_lines(scores), "", *_scaling_lines(fitted), "", *_calibration_lines(found)]) + "\n"
-    )
+    text = "\n".join([*_heading(table), *score_lines(scores), "", *_scaling_lines(fitted), "", *_calibration_lines(found)]) + "\n"
     (out / "report.md").write_text(text, encoding="utf-8")
     return text
 
@@ -116,7 +114,7 @@ def _heading(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _score_lines(scores: Mapping[str, pd.DataFrame]) -> list[str]:
+def score_lines(scores: Mapping[str, pd.DataFrame]) -> list[str]:
     """Mean and standard deviation over folds (n - 1), lower is better."""
     columns = list(next(iter(scores.values())).columns)
     lines = [
