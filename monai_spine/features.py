@@ -16,9 +16,14 @@ __all__ = ["Features", "last_layer", "watching"]
 
 
 class Features:
-    """Features of the crops that a network saw since they were last taken."""
+    """Features of the crops that a network saw since they were last taken.
 
-    def __init__(self) -> None:
+    Args:
+        width: Number of features of a crop.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
         self._calls: list[torch.Tensor] = []
 
     def add(self, features: torch.Tensor) -> None:
@@ -33,6 +38,8 @@ class Features:
         """
         calls, self._calls = self._calls, []
         seen = sum(map(len, calls))
+        if count == 0 == seen:
+            return torch.zeros(0, self.width)
         if count == 0 or seen == 0 or seen % count:
             raise WeightsError(
                 f"A network gave features of {seen} crops where {count} were graded, so that nobody knows which belong to which. "
@@ -70,12 +77,13 @@ def watching(network: nn.Module) -> Iterator[Features]:
         >>> features.take(2).shape
         torch.Size([2, 8])
     """
-    features = Features()
+    layer = last_layer(network)
+    features = Features(layer.in_features)
 
     def keep(_: nn.Module, given: tuple[Any, ...]) -> None:
         features.add(given[0])
 
-    handle = last_layer(network).register_forward_pre_hook(keep)
+    handle = layer.register_forward_pre_hook(keep)
     try:
         yield features
     finally:

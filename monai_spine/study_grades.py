@@ -64,7 +64,7 @@ class Corrector:
             present[0, place] = True
         for condition, part in features.items():
             places = [TARGETS.index(grades[at].target) for at in rows if grades[at].target.condition is condition]
-            seen[0, places, : part.shape[1]] = part
+            seen[0, torch.tensor(places, dtype=torch.long), : part.shape[1]] = part
         answers = self._answers(logits, seen, present)
         changed = list(grades)
         for at in rows:
@@ -138,4 +138,4 @@ def grade_study(
         watched = {condition: stack.enter_context(watching(graders[condition].network)) for condition in known}
         grades = grade_targets(targets, levels, volumes, graders, unread=unread)
     counts = {c: sum(grade.target.condition is c and grade.status == "graded" for grade in grades) for c in known}
-    return corrector.corrected(grades, {c: watched[c].take(count) for c, count in counts.items() if count})
+    return corrector.corrected(grades, {c: watched[c].take(count) for c, count in counts.items()})

@@ -189,7 +189,7 @@ def head_items(path: Path | str, *, limit: int | None = None) -> list[dict[str, 
     return items[:limit]
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
+def _write(path: Path, arrays: Mapping[str, Any]) -> Path:
     beside = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -171,6 +171,7 @@ def test_features_are_those_of_the_last_layer_and_of_several_passes_the_mean() -
         network(-images)
     expected = (network[1](images.flatten(1)) + network[1](-images.flatten(1))) / 2
     torch.testing.assert_close(features.take(4), expected.detach())
+    assert features.take(0).shape == (0, 8)
     network(images)
     with pytest.raises(WeightsError, match="features of 0 crops where 4 were graded"):
         features.take(4)

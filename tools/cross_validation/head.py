@@ -14,7 +14,6 @@ trained on the labels of the studies that this fold holds out, though nothing th
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,14 +181,16 @@ def comparison(alone: pd.DataFrame, together: pd.DataFrame) -> str:
 def _write_training(heads: HeadPlan, fold: str) -> None:
     """The features of all other folds in the terms of this one's graders, beside its own."""
     folder = heads.folder_of(fold)
+    if (folder / "training.npz").is_file():
+        return
     others = [heads.folder_of(other) for other in heads.plan.folds if other != fold]
     parts = [read_features(other / "held_out.npz") for other in others]
     if heads.use_features:
         reference = read_features(folder / "anchors.npz")
         anchors = [read_features(other / "anchors.npz") for other in others]
         parts = [aligned(part, anchor, reference) for part, anchor in zip(parts, anchors, strict=True)]
+    read_features(folder / "held_out.npz").write(folder / "validation.npz")
     stacked(parts).write(folder / "training.npz")
-    shutil.copyfile(folder / "held_out.npz", folder / "validation.npz")
 
 
 def _steps(heads: HeadPlan, fold: str) -> Iterator[Step]:
