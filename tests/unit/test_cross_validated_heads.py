@@ -1,4 +1,4 @@
-"""`tools/cross_validate.py --head` on a tiny prepared study: from real graders' features to the score with and without heads."""
+"""Study heads on a tiny prepared study, all the way: in a cross-validation, and as a bundle beside the shipped graders."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny_prepared import write_tiny_prepared
 
-from monai_spine.anatomy import Condition
+from monai_spine.anatomy import TARGETS, Condition
 from monai_spine.models import GRADERS
 from monai_spine.studies.folds import write_splits
 from monai_spine.studies.prepared import read_datalist
+from monai_spine.study_grades import STUDY_HEAD
 from monai_spine.training.study_features import read_features
+from monai_spine.weights import WEIGHT_FILES, find_bundle, verify_bundle
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import cross_validate
+import study_head
 from cross_validation import head
-from cross_validation.head import sha256_of
+from cross_validation.head import CONFIGS, sha256_of
 from cross_validation.runs import Step
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -114,3 +117,33 @@ def test_one_fold_is_too_few_for_a_head(
 ) -> None:
     assert run(monkeypatch, prepared, tmp_path, "--head", "answers", "--folds", "fold_0") == 2
     assert "takes two at least. Leave out --head or --folds" in capsys.readouterr().err
+
+
+def test_a_head_for_the_shipped_graders_is_trained_on_what_they_see_and_made_a_bundle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepared = write_tiny_prepared(tmp_path / "prepared", cases=1)
+    features, run = tmp_path / "features", tmp_path / "run"
+    monkeypatch.setattr(head, "perform", in_this_process)
+    assert study_head.main(["features", str(prepared), "-o", str(features), "--training", "test"]) == 0
+    studies, datalist = read_features(features / "training.npz"), read_datalist(prepared)
+    assert studies.case.tolist() == list(datalist.splits["test"])
+    assert studies.present.all()
+    (case,) = datalist.cases_of("test")
+    assert studies.label[0].tolist() == [case.targets[target].severity.index for target in TARGETS]
+    assert np.allclose(np.exp(studies.logits).sum(axis=2), 1, atol=1e-4)
+    given = {"dataset_dir": str(features), "output_dir": str(run), "epochs": 1, "device": torch.device("cpu")}
+    flow = ConfigWorkflow(
+        workflow_type="train", logging_file=False, run_id="training", config_file=str(CONFIGS / "train.json"), **given
+    )
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    assert {"model.pt", "last.pt"} < {path.name for path in run.iterdir()}
+    assert any(path.name.startswith("events") for path in run.iterdir())
+    assert study_head.main(["bundle", str(run / "model.pt"), "--features", str(features), "-o", str(tmp_path / "bundles")]) == 0
+    bundle = find_bundle(STUDY_HEAD, tmp_path / "bundles")
+    verify_bundle(bundle)
+    known = [find_bundle(name).weights_sha256[WEIGHT_FILES[0]] for name in GRADERS.values()]
+    assert list(bundle.config("graders").values()) == known
+    assert bundle.network().widths.keys() == {condition.slug for condition in Condition}
