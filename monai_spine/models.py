@@ -13,6 +13,7 @@ from monai_spine.grades import Grader, load_grader
 from monai_spine.level_inference import LevelLocalizer
 from monai_spine.level_names import LevelNamer
 from monai_spine.level_refinement import LevelRefiner
+from monai_spine.study_grades import STUDY_HEAD, Corrector, load_corrector, offers_head
 from monai_spine.weights import Bundle, find_bundle, verify_bundle
 
 __all__ = ["GRADERS", "LOCALIZER", "NAMER", "REFINER", "Models", "check_models", "load_models"]
@@ -26,16 +27,19 @@ GRADERS: Mapping[Condition, str] = {condition: f"{condition.slug}_grading" for c
 
 @dataclass(frozen=True)
 class Models:
-    """The localiser with its namer and its refiner, and one grader per condition, ready to run on one device."""
+    """The localiser with its namer and its refiner, one grader per condition, and what corrects them where there is one, ready to
+    run on one device."""
 
     localizer: LevelLocalizer = field(repr=False)
     graders: Mapping[Condition, Grader]
     device: str
+    corrector: Corrector | None = None
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
         """Where they come from: the localiser first."""
-        return (*self.localizer.bundles, *(grader.bundle for grader in self.graders.values()))
+        head = () if self.corrector is None else (self.corrector.bundle,)
+        return (*self.localizer.bundles, *(grader.bundle for grader in self.graders.values()), *head)
 
 
 @lru_cache(maxsize=2)
@@ -55,7 +59,7 @@ def load_models(folder: Path | None = None, *, device: str = "auto") -> Models:
     refiner = LevelRefiner(find_bundle(REFINER, folder), device=place)
     namer = LevelNamer(find_bundle(NAMER, folder), device=place)
     localizer = LevelLocalizer(find_bundle(LOCALIZER, folder), device=place, namer=namer, refiner=refiner)
-    return Models(localizer, graders, place)
+    return Models(localizer, graders, place, load_corrector(folder, graders, place))
 
 
 def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
@@ -66,5 +70,5 @@ def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
         WeightsError: A bundle is missing or altered.
     """
     resolve_device(device)
-    for name in (LOCALIZER, NAMER, REFINER, *GRADERS.values()):
+    for name in (LOCALIZER, NAMER, REFINER, *GRADERS.values(), *([STUDY_HEAD] if offers_head(folder) else [])):
         verify_bundle(find_bundle(name, folder))

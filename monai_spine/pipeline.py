@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_spine.anatomy import TARGETS
-from monai_spine.grades import Grade, grade_targets
+from monai_spine.grades import Grade
 from monai_spine.levels import localize_levels
 from monai_spine.models import Models, load_models
 from monai_spine.reading import LOCALIZED_ON, ReadSeries, frame_flags, read_used
@@ -17,6 +17,7 @@ from monai_spine.report.images import ReportImages, crops_of
 from monai_spine.result import StudyResult, provenance_of
 from monai_spine.settings import Settings
 from monai_spine.study import Study, open_study
+from monai_spine.study_grades import grade_study
 
 __all__ = ["Analysis", "Models", "Progress", "Settings", "analyze", "analyze_study", "load_models"]
 
@@ -66,7 +67,8 @@ def analyze_study(path: Path, *, models: Models, settings: Settings | None = Non
         yield Progress("grade", 0.5, "grading")
         with _timed(seconds, "grade"):
             targets = [target for target in TARGETS if target.level in settings.levels]
-            grades = grade_targets(targets, levels, read.volumes, models.graders, unread=read.unread)
+            graders, corrector = models.graders, models.corrector
+            grades = grade_study(targets, levels, read.volumes, graders, unread=read.unread, corrector=corrector)
 
         yield Progress("write", 0.8, "writing the report")
         result = StudyResult(

@@ -23,6 +23,9 @@ the findings beyond --coverage of the surest:
 
     python tools/cross_validate.py work/rsna2024 -o work/cv --test work/rsna2024 --augment --ship work/bundles
     monai-spine analyze STUDY -o results --bundles work/bundles
+
+With --head, a study head is trained for each fold on what the graders of the other folds saw of the studies that they held out
+(`tools/cross_validation/head.py`); what it comes to goes to OUT/head, with the score with and without it in comparison.md.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
+from cross_validation.head import HeadPlan, comparison, head_predictions, run_heads
 from cross_validation.report import write_report
 from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, steps
 from cross_validation.shipping import ship
@@ -71,12 +75,13 @@ def run_all(plan: Plan) -> None:
             perform(step)
 
 
-def table_of(plan: Plan, solution: Path | None = None) -> pd.DataFrame:
+def table_of(plan: Plan, solution: Path | None = None, predictions: Mapping[str, Sequence[Path]] | None = None) -> pd.DataFrame:
     """The out-of-fold table of finished runs.
 
     Args:
         plan: What was run.
         solution: What is true; None: the labels of the data lists, which have those with a point only.
+        predictions: Files of what is said of each fold's studies; None: those of the graders.
 
     Raises:
         TableError: A table breaks its format, or the solution lacks a study.
@@ -87,7 +92,21 @@ def table_of(plan: Plan, solution: Path | None = None) -> pd.DataFrame:
     if solution is not None:
         labels = _true_labels(solution, [case for cases in members.values() for case in cases])
     files = {fold: [plan.predictions_of(bundle, fold) for bundle in plan.bundles] for fold in plan.folds}
-    return out_of_fold_table(members, files, labels)
+    return out_of_fold_table(members, predictions or files, labels)
+
+
+def add_heads(heads: HeadPlan, alone: pd.DataFrame, solution: Path | None = None) -> str:
+    """Train a study head for each fold, write what they come to, and return the score with and without them.
+
+    Raises:
+        SpineError: As in `run_heads` and `table_of`.
+    """
+    run_heads(heads)
+    together = table_of(heads.plan, solution, head_predictions(heads))
+    write_report(together, heads.output)
+    text = comparison(alone, together)
+    (heads.output / "comparison.md").write_text(text, encoding="utf-8")
+    return text
 
 
 def tables_of_test(plan: Plan, solution: Path | None = None) -> dict[str, pd.DataFrame]:
@@ -149,7 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             test=chosen.test,
         )
         run_all(plan)
-        conclude(plan, chosen.solution, ship_to=chosen.ship, coverage=chosen.coverage)
+        table = conclude(plan, chosen.solution, ship_to=chosen.ship, coverage=chosen.coverage)
+        if chosen.head is not None:
+            heads = HeadPlan(plan, chosen.head == "features", tuple(shlex.split(chosen.head_arguments)))
+            print(add_heads(heads, table, chosen.solution))
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -157,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None = None, coverage: float = 0.9) -> None:
+def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None = None, coverage: float = 0.9) -> pd.DataFrame:
     """Say what finished runs reach, on the folds and on the test where there is one, and ship their ensemble where it is wanted.
 
     Args:
@@ -165,6 +187,9 @@ def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None =
         solution: What is true; None: what the data lists say.
         ship_to: New folder of bundles.
         coverage: Share of the findings that these do not refer.
+
+    Returns:
+        As `table_of`.
 
     Raises:
         TableError: A table breaks its format, or the solution lacks a study.
@@ -184,6 +209,7 @@ def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None =
         ship(plan, ship_to, temperatures, referrals)
         print(f"Bundles for `monai-spine analyze --bundles {ship_to}`:")
         print("\n".join(f"- {condition}: {one.expected_risk:.4f}. {one.meaning}" for condition, one in referrals.items()))
+    return table
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -217,6 +243,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ship", type=Path, metavar="FOLDER", help="write bundles that grade with the ensemble")
     parser.add_argument("--coverage", type=_share, default=0.9, help="share of findings that these do not refer; default: 0.9")
     parser.add_argument("--solution", type=Path, help="train.csv: labels without a point are scored too, with the prior")
+    parser.add_argument(
+        "--head",
+        choices=("answers", "features"),
+        help="add a study head that learns from the graders' answers alone, or from their features too",
+    )
+    parser.add_argument("--head-arguments", default="", help="more arguments of the heads' training, in one string")
     return parser
 
 

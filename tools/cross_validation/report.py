@@ -18,7 +18,7 @@ from monai_spine.training.out_of_fold import calibrated, fold_scores, submission
 from monai_spine.training.risk_coverage import RiskCoverage, risk_coverage
 from monai_spine.training.scaling import Scaling
 
-__all__ = ["COVERAGES", "calibration_lines", "write_report"]
+__all__ = ["COVERAGES", "calibration_lines", "score_lines", "write_report"]
 
 _COLUMNS = list(PROBABILITIES)
 COVERAGES = (1.0, 0.9, 0.8, 0.5)
@@ -58,7 +58,7 @@ def write_report(table: pd.DataFrame, out: Path) -> str:
     _write_scores(scores, out / "scores.csv")
     _write_scaling(fitted, out / "scaling.csv")
     calibration = calibration_lines(table, scaled, out)
-    text = "\n".join([*_heading(table), *_score_lines(scores), "", *_scaling_lines(fitted), "", *calibration]) + "\n"
+    text = "\n".join([*_heading(table), *score_lines(scores), "", *_scaling_lines(fitted), "", *calibration]) + "\n"
     (out / "report.md").write_text(text, encoding="utf-8")
     return text
 
@@ -127,7 +127,7 @@ def _heading(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _score_lines(scores: Mapping[str, pd.DataFrame]) -> list[str]:
+def score_lines(scores: Mapping[str, pd.DataFrame]) -> list[str]:
     """Mean and standard deviation over folds (n - 1), lower is better."""
     columns = list(next(iter(scores.values())).columns)
     lines = [

@@ -21,7 +21,19 @@ from monai_spine.errors import OutputError, TableError, WeightsError
 from monai_spine.studies.folds import write_splits
 from monai_spine.studies.prepared import read_datalist
 
-__all__ = ["AUGMENT", "Plan", "Step", "folds_of", "hold_out", "keep_settings", "perform", "steps"]
+__all__ = [
+    "AUGMENT",
+    "REPOSITORY",
+    "Plan",
+    "Step",
+    "bundle_command",
+    "folds_of",
+    "hold_out",
+    "keep",
+    "keep_settings",
+    "perform",
+    "steps",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAVE = REPOSITORY / "configs" / "training" / "save_predictions.json"
@@ -77,14 +89,14 @@ class Plan:
         """Folder of a fold's data list."""
         return (self.prepared if self.test is None else self.output) / "folds" / fold
 
-    def weights_of(self, bundle: Path, fold: str) -> Path:
-        """What a fold's training gave."""
-        run = self.run_of(bundle, fold)
-        return (run / "second" if self.second else run) / "model.pt"
-
     def points_of(self, fold: str) -> Path:
         """Folder of the data list that a fold's studies are predicted from."""
         return self.output / "points" / fold if self.predicted_points else self.datalist_of(fold)
+
+    def weights_of(self, bundle: Path, fold: str) -> Path:
+        """The trained weights of a fold, those of the last step."""
+        run = self.run_of(bundle, fold)
+        return (run / "second" if self.second else run) / "model.pt"
 
     def predictions_of(self, bundle: Path, fold: str) -> Path:
         """Where a fold's predictions for the studies that it held out are."""
@@ -153,13 +165,22 @@ def keep_settings(plan: Plan) -> None:
         "sha256": configs,
         "test": None if plan.test is None else str(plan.test.resolve()),
     }
-    path = plan.output / "settings.json"
+    keep(plan.output, settings)
+
+
+def keep(folder: Path, settings: Mapping[str, object]) -> None:
+    """Write settings down in a folder, or refuse to go on with others than are there.
+
+    Raises:
+        OutputError: The folder holds runs of other settings.
+    """
+    path = folder / "settings.json"
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         differing = sorted(key for key in settings if there.get(key) != settings[key])
         if differing:
             raise OutputError(
-                f"{plan.output} holds runs of other settings ({', '.join(differing)}). Choose another folder, or remove it."
+                f"{folder} holds runs of other settings ({', '.join(differing)}). Choose another folder, or remove it."
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +240,7 @@ def _training(
         "val_interval": "@epochs",
         **more,
     }
-    command = _command("training", bundle, overlays, places, arguments)
+    command = bundle_command("training", bundle, overlays, places, arguments)
     what = "training the head" if more else "training"
     return Step(f"{bundle.name}, {fold}: {what}", command, run, run / "model.pt", run / "best.pt")
 
@@ -241,13 +262,22 @@ def _predicting(plan: Plan, bundle: Path, fold: str, split: str) -> Step:
         "split": split,
     }
     overlays = (*plan.overlays, bundle / "configs" / "evaluate.json", SAVE, *[AUGMENT] * plan.augment)
-    command = _command("evaluating", bundle, overlays, places, plan.arguments)
+    command = bundle_command("evaluating", bundle, overlays, places, plan.arguments)
     return Step(f"{bundle.name}, {fold}: predicting{' the test' if tested else ''}", command, made.parent, made, made)
 
 
-def _command(
+def bundle_command(
     what: str, bundle: Path, overlays: Sequence[Path], places: Mapping[str, str], arguments: Sequence[str]
 ) -> tuple[str, ...]:
+    """The command that runs a bundle's `train.json` with overlays.
+
+    Args:
+        what: `training` or `evaluating`.
+        bundle: Folder of the bundle.
+        overlays: Configs laid over it.
+        places: Values of the config's names.
+        arguments: More arguments, which have the last word.
+    """
     configs = [str(path) for path in (bundle / "configs" / "train.json", *overlays)]
     given = {"config_file": str(configs), "bundle_root": str(bundle), **places}
     flags = [part for key, value in given.items() for part in (f"--{key}", value)]
