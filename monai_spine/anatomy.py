@@ -15,6 +15,7 @@ from monai_spine.errors import AnatomyError
 
 __all__ = [
     "DISCS",
+    "KINDS",
     "LEVELS",
     "TARGETS",
     "Condition",
@@ -190,6 +191,10 @@ class TargetKind:
     @property
     def mirrored(self) -> TargetKind:
         return self if self.side is None else TargetKind(self.condition, self.side.mirrored)
+
+
+KINDS: tuple[TargetKind, ...] = tuple(TargetKind(condition, side) for condition in Condition for side in condition.sides)
+"""All five: the canal, then left and right of the two with a side. The competition's train.csv has its columns in this order."""
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,13 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Severity, Target, TargetKind
+from monai_spine.anatomy import KINDS, LEVELS, TARGETS, Condition, Level, Severity, Target, TargetKind
 from monai_spine.errors import TableError
 from monai_spine.studies.source_table import SourceTable
 from monai_spine.studies.submissions import SubmissionRow, label_weights, parse_long_solution, read_submission, write_submission
 from monai_spine.studies.table_output import write_rows
 
 __all__ = [
-    "KINDS",
     "POINT_COLUMNS",
     "SERIES_COLUMNS",
     "SERIES_DESCRIPTIONS",
@@ -53,9 +52,6 @@ __all__ = [
 
 SERIES_DESCRIPTIONS: tuple[str, ...] = ("Sagittal T1", "Sagittal T2/STIR", "Axial T2")
 """The three kinds of series, as the table of series writes them."""
-
-KINDS: tuple[TargetKind, ...] = tuple(TargetKind(condition, side) for condition in Condition for side in condition.sides)
-"""What the competition calls conditions, five in all, in the column order of train.csv."""
 
 TRAIN_COLUMNS: tuple[str, ...] = ("study_id", *(f"{kind.slug}_{level.slug}" for kind in KINDS for level in LEVELS))
 """The columns of train.csv in their order, which is not that of a submission."""

@@ -17,6 +17,7 @@ from monai_spine.anatomy import DISCS, Condition, Level, Side, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
 from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedVolume, read_datalist
+from monai_spine.training.losses import MISSING
 
 __all__ = [
     "BODIES",
@@ -123,29 +124,33 @@ def sampling_weights(items: Sequence[Item], shares: Mapping[str, float] | None =
     return [wanted[item["study"]] / total / counts[item["study"]] for item in items]
 
 
-def grading_items(datalist: Datalist, split: str, condition: Condition | str, role: str) -> list[Item]:
+def grading_items(
+    datalist: Datalist, split: str, condition: Condition | str, role: str, *, graded_only: bool = True
+) -> list[Item]:
     """One item per graded target of a condition; targets without a grade, and cases without a series of this role, are left out.
+
+    With `graded_only=False` targets that have a point and no grade are there too, labelled `losses.MISSING`.
 
     Where a case has several volumes of the role (blocks of axial slices), the target goes with the one that its point lies
     deepest in.
 
     Returns:
         Dicts with `image` (absolute path), `point_ras_mm` ([r, a, s]), `mirror` (True for the right side, which is shown as a
-        left one), `label` (0, 1 or 2), `target` (slug), `case`.
+        left one), `label` (0, 1 or 2, `MISSING` without a grade), `target` (slug), `case`.
     """
     condition = Condition.parse(condition)
     items = []
     for case in datalist.cases_of(split):
         grids = [(path, *_grid(path)) for path in _images(datalist, case, role)]
         for target, found in case.targets.items():
-            if not grids or target.condition is not condition or found.severity is None:
+            if not grids or target.condition is not condition or (graded_only and found.severity is None):
                 continue
             items.append(
                 {
                     "image": min(grids, key=lambda grid: _depth_mm(found.point_ras_mm, grid[1], grid[2]))[0],
                     "point_ras_mm": list(found.point_ras_mm),
                     "mirror": target.side is Side.RIGHT,
-                    "label": found.severity.index,
+                    "label": MISSING if found.severity is None else found.severity.index,
                     "target": target.slug,
                     "case": case.case,
                 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,17 +68,20 @@ class GradingPictures:
             self.writer.add_figure("crops", crops_figure(shown), epoch)
 
 
-def confusion_figure(counts: np.ndarray) -> Figure:
-    """Counts (true, predicted), each row coloured by its shares."""
-    figure = Figure(figsize=(3.6, 3.2), layout="constrained")
+def confusion_figure(counts: np.ndarray, names: Sequence[str] = _SHORT) -> Figure:
+    """Counts (true, predicted) of the classes of these names, each row coloured by its shares."""
+    size = len(names)
+    figure = Figure(figsize=(1.5 + 0.7 * size, 1.1 + 0.7 * size), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(3), _SHORT)
-    axes.set_yticks(range(3), _SHORT)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(size), names, rotation=0 if size <= len(_SHORT) else 30)
+    axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    for row, column in np.ndindex(3, 3):
-        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center")
+    for row, column in np.ndindex(size, size):
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", color=colour)
     return figure
 
 
