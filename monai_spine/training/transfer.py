@@ -31,6 +31,7 @@ HEADS: tuple[str, ...] = ("class_layers",)
 
 _NESTED = ("network", "state_dict", "model_state_dict", "model")
 _LEAST_SHARE = 0.5
+_FIRST = "features.conv0.weight"
 _TORCHVISION_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.?([12])\.")
 _COUNTER = "num_batches_tracked"  # old files lack it, and it changes no answer
 
@@ -92,12 +93,12 @@ def transfer_weights(
     """Find what of given weights a network can take; the network stays as it is.
 
     Weights of the same kind of network must fit all of its trunk. A head that is missing or has other classes begins anew. From
-    a 2D network as much of the trunk is taken as fits, half of it at least; the head begins anew.
+    a 2D network as much of the trunk is taken as fits, half of it at least; the head begins anew. Where a DenseNet is a part of
+    the network (`trunk.`, `encoder.`, or several branches) or of what was saved (`module.`), a DenseNet's weights go there.
 
     Args:
         network: To take the weights.
-        weights: Tensors by name, as `read_weights` gives them. A prefix before all of the network's names, such as `module.` or
-            `encoder.`, does not matter.
+        weights: Tensors by name, as `read_weights` gives them.
         through_axis: The axis of a crop across its slices (0, 1, 2), for weights of a 2D network.
         heads: Parts that may begin anew.
 
@@ -105,7 +106,7 @@ def transfer_weights(
         WeightsError: Nothing or too little fits; or the weights are 2D and `through_axis` is not given.
     """
     wanted = network.state_dict()
-    given = _without_prefix(weights, next(iter(wanted), ""))
+    given, places = _aligned(weights, wanted)
     flat = [name for name, tensor in given.items() if tensor.dim() == 4 and name in wanted and wanted[name].dim() == 5]
     fitting = {name: tensor for name, tensor in given.items() if name in wanted and tensor.shape == wanted[name].shape}
     if flat:
@@ -115,9 +116,9 @@ def transfer_weights(
         inflated=tuple(name for name in flat if name in fitting),
         new=tuple(name for name in wanted if name not in fitting and not name.endswith(_COUNTER)),
         unused=tuple(name for name in given if name not in fitting and not name.endswith(_COUNTER)),
-        share=_share(fitting, wanted, heads),
+        share=_share(fitting, {name: tensor for name, tensor in wanted.items() if name.startswith(places)}, heads),
     )
-    astray = [name for name in (*result.new, *result.unused) if not _is_head(name, heads)]
+    astray = [name for name in (*result.new, *result.unused) if name.startswith(places) and not _is_part(name, heads)]
     if result.share < _LEAST_SHARE or (astray and not flat):
         raise WeightsError(_what_is_astray(result, dict.fromkeys(astray), given, wanted))
     return result
@@ -150,16 +151,15 @@ def _inflated_kernels(flat: Iterable[str], given: Weights, wanted: Weights, thro
     """Those of the 2D kernels that fit, as 3D ones."""
     if through_axis is None:
         raise WeightsError("The weights do not fit the network: they are 2D, and `through_axis` does not say which axis is not.")
-    first = next(name for name, tensor in wanted.items() if tensor.dim() == 5)
-    made = {name: inflated(given[name], wanted[name].shape, through_axis, sum_channels=name == first) for name in flat}
+    made = {name: inflated(given[name], wanted[name].shape, through_axis, sum_channels=_is_part(name, [_FIRST])) for name in flat}
     return {name: kernel for name, kernel in made.items() if kernel is not None}
 
 
 def _of_same_meaning(fitting: Weights, given: Weights, wanted: Weights, heads: Sequence[str]) -> dict[str, Tensor]:
     """Without the head, and without a last norm that follows another block: DenseNets of any length call theirs `norm5`."""
-    blocks = [{name.split(".")[1] for name in names if ".denseblock" in name} for names in (given, wanted)]
+    blocks = [{part for name in names for part in name.split(".") if "denseblock" in part} for names in (given, wanted)]
     left = heads if blocks[0] == blocks[1] else (*heads, "features.norm5")
-    return {name: tensor for name, tensor in fitting.items() if not _is_head(name, left)}
+    return {name: tensor for name, tensor in fitting.items() if not _is_part(name, left)}
 
 
 def _state_dict_in(content: Any) -> dict[str, Tensor]:
@@ -175,22 +175,24 @@ def _monai_name(name: str) -> str:
     return re.sub(r"^classifier\.", "class_layers.out.", _TORCHVISION_LAYER.sub(r"\1.layers.\2\3.", name))
 
 
-def _without_prefix(weights: Weights, first: str) -> Weights:
-    """The tensors below the one place where a network's first name is found, by their names from there on; else all of them."""
-    prefixes = [name.removesuffix(first) for name in weights if name.endswith(f".{first}")]
-    if first in weights or len(prefixes) != 1:
-        return weights
-    return {name.removeprefix(prefixes[0]): tensor for name, tensor in weights.items()}
+def _aligned(weights: Weights, wanted: Weights) -> tuple[Weights, tuple[str, ...]]:
+    """Weights by the names that a network has for them, and what these begin with: the places of its DenseNets, or nothing."""
+    held, places = ([name.removesuffix(_FIRST) for name in names if _is_part(name, [_FIRST])] for names in (weights, wanted))
+    if next(iter(wanted), "") in weights or len(held) != 1 or not places:
+        return weights, ("",)
+    bare = {name.removeprefix(held[0]): tensor for name, tensor in weights.items()}
+    return {f"{place}{name}": tensor for place in places for name, tensor in bare.items()}, tuple(places)
 
 
-def _is_head(name: str, heads: Sequence[str]) -> bool:
-    return any(name.startswith(f"{head}.") for head in heads)
+def _is_part(name: str, parts: Iterable[str]) -> bool:
+    """Whether a name, or what it has after some prefix, is one of some parts or lies in it."""
+    return any(f".{part}." in f".{name}." for part in parts)
 
 
 def _share(taken: Iterable[str], wanted: Weights, heads: Sequence[str]) -> float:
     """Of all numbers outside of the heads, how many are taken."""
-    trunk = {name: tensor.numel() for name, tensor in wanted.items() if not _is_head(name, heads)}
-    return sum(trunk.get(name, 0) for name in taken) / max(1, sum(trunk.values()))
+    trunk = {name: tensor.numel() for name, tensor in wanted.items() if not _is_part(name, heads)}
+    return float(sum(trunk.get(name, 0) for name in taken) / max(1, sum(trunk.values())))
 
 
 def _by_part(names: Iterable[str]) -> str:

@@ -162,6 +162,34 @@ def test_weights_of_other_classes_leave_the_head_new_and_nothing_else(tmp_path: 
     assert network.class_layers.out.weight.shape == (3, 16)
 
 
+class Branches(torch.nn.Module):
+    """Two DenseNets and a head of their own, as larger networks are built."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.trunks = torch.nn.ModuleList(densenet(3, classes=8) for _ in range(2))
+        self.out = torch.nn.Linear(16, classes)
+
+
+def test_each_densenet_within_a_network_takes_the_weights_of_one(tmp_path: Path) -> None:
+    network, source = Branches(3), densenet(2, channels=3)
+    head = network.out.weight.clone()
+    torch.save({f"module.{name}": value for name, value in source.state_dict().items()}, tmp_path / "wrapped.pt")
+    start_network(network, tmp_path / "wrapped.pt", through_axis=1)
+    for trunk in network.trunks:
+        assert torch.equal(trunk.features.conv0.weight[:, :, :, 3], source.features.conv0.weight.sum(dim=1, keepdim=True))
+        assert torch.equal(trunk.features.norm5.running_mean, source.features.norm5.running_mean)
+    assert torch.equal(network.out.weight, head)
+    with pytest.raises(WeightsError, match=r"trunks.0.features.transition1.*nothing in the file"):
+        transfer_weights(network, densenet(3, trunk=SHORTER).state_dict())
+
+
+def test_a_network_of_several_densenets_goes_on_from_its_own_weights(tmp_path: Path) -> None:
+    source, network = Branches(3), Branches(3)
+    start_network(network, saved(tmp_path / "own.pt", source))
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in network.state_dict().items())
+
+
 def test_weights_of_the_same_kind_must_fit_all_of_the_trunk() -> None:
     with pytest.raises(WeightsError, match=r"transition1.*nothing in the file"):
         transfer_weights(densenet(3), densenet(3, trunk=SHORTER).state_dict())
