@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import nn
 
 from monai_spine.errors import WeightsError
+from monai_spine.training.transfer import Transfer, read_weights, transfer_weights
 
 __all__ = ["freeze_trunk", "start_network"]
 
+_log = logging.getLogger(__name__)
+
 
 def start_network(
-    network: nn.Module, pretrained: str | Path | None = None, *, quiet: torch.Tensor | None = None, head: str | None = None
+    network: nn.Module,
+    pretrained: str | Path | None = None,
+    *,
+    quiet: torch.Tensor | None = None,
+    head: str | None = None,
+    through_axis: int | None = None,
 ) -> None:
     """Load weights into a network; without any, lower a bias so that its maps start near zero, as most voxels are nothing.
 
     Args:
         network: Changed in place.
-        pretrained: A state dict, as a bundle's `models/model.pt`; None starts from scratch.
+        pretrained: A state dict, as a bundle's `models/model.pt`, a checkpoint that holds one, as `last.pt`, or one of a 2D
+            network; see `transfer.py`. None starts from scratch.
         quiet: The bias of the last convolution.
         head: The only part that learns, see `freeze_trunk`; None: all of the network learns.
+        through_axis: The axis of a crop across its slices, for weights of a 2D network.
 
     Raises:
         WeightsError: The file cannot be read or belongs to another network; or only the head of an untrained network would learn.
@@ -33,17 +43,21 @@ def start_network(
             f"Only {head!r} would learn, on a trunk that has learnt nothing. Give the first step's weights with --pretrained."
         )
     if pretrained is not None:
-        try:
-            network.load_state_dict(torch.load(pretrained, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, IndexError, UnpicklingError) as error:
-            raise WeightsError(
-                f"{pretrained} does not fit the network: {error}. Give the model.pt of a bundle with this network_def, or "
-                "leave `pretrained` out to train from scratch."
-            ) from error
+        transfer = _transfer(network, pretrained, through_axis)
+        network.load_state_dict(transfer.taken, strict=False)
+        _log.info("%s: %s", pretrained, transfer)
     elif quiet is not None:
         nn.init.constant_(quiet, -4.0)
     if head is not None:
         freeze_trunk(network, head)
+
+
+def _transfer(network: nn.Module, pretrained: str | Path, through_axis: int | None) -> Transfer:
+    weights = read_weights(pretrained)
+    try:
+        return transfer_weights(network, weights, through_axis=through_axis)
+    except WeightsError as error:
+        raise WeightsError(f"{pretrained}: {error} Leave `pretrained` out to train from scratch.") from error
 
 
 def freeze_trunk(network: nn.Module, head: str) -> None:
