@@ -61,7 +61,8 @@ def trainer(clock: Clock, *, step_s: float, device: str = "cpu") -> tuple[Engine
 
 
 @pytest.mark.parametrize(
-    ("wait_s", "first_s", "step_s", "share"), [(1.0, 1.0, 3.0, 0.25), (1.0, 5.0, 2.0, 0.5), (0.0, 0.0, 2.0, 0.0), (2.0, 2.0, 0.0, 1.0)]
+    ("wait_s", "first_s", "step_s", "share"),
+    [(1.0, 1.0, 3.0, 0.25), (1.0, 5.0, 2.0, 0.5), (0.0, 0.0, 2.0, 0.0), (2.0, 2.0, 0.0, 1.0)],
 )
 def test_the_share_is_the_loader_s_time_within_the_steps(
     clock: Clock, wait_s: float, first_s: float, step_s: float, share: float
@@ -97,5 +98,7 @@ def test_the_share_stands_in_the_epoch_s_line_and_in_tensorboard(
     TensorBoardStatsHandler(writer, iteration_log=False).attach(engine)
     engine.run(Loader(clock, seconds=1.0, first=1.0), max_epochs=2)
     writer.close()
+    printed = [line.strip().partition(" INFO - ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert printed == [f"Epoch[{epoch}] Metrics -- data_wait_share: 0.2500" for epoch in (1, 2)]
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("data_wait_share")] == [(1, 0.25), (2, 0.25)]
