@@ -87,11 +87,11 @@ class GradingCrops(Dataset[dict[str, Any]]):
         transform: Intensity transforms, on dicts.
         jitter: Arguments of `Jitter`; None cuts at the points themselves.
         seed: Of the random crops.
-        memory_gb: Kept voxels in memory at most; more of them lie in a temporary file.
+        memory_gb: Kept voxels in memory at most; more of them lie in temporary files.
 
     Raises:
         TableError: Nothing is left: no item, or none inside its scan.
-        OutputError: The temporary file cannot be written.
+        OutputError: A temporary file cannot be written.
     """
 
     def __init__(

@@ -1,11 +1,10 @@
-"""Voxels that a training reads again and again: in memory up to a bound, beyond it in a file that the system reads as needed."""
+"""Voxels that a training reads again and again: in memory up to a bound, beyond it in files that the system reads as needed."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import IO
 
 import numpy as np
 
@@ -16,7 +15,7 @@ __all__ = ["KeptVoxels"]
 
 
 class KeptVoxels:
-    """Keep volumes, their arrays in memory or in a temporary file without a name, which goes with the process.
+    """Keep volumes, their arrays in memory or in temporary files without a name, which go with the process.
 
     Args:
         memory_gb: Size of all arrays in memory at most.
@@ -24,11 +23,9 @@ class KeptVoxels:
 
     def __init__(self, memory_gb: float) -> None:
         self._free = int(memory_gb * 1e9)
-        self._end = 0
-        self._file: IO[bytes] | None = None
 
     def keep(self, volumes: Sequence[Volume]) -> list[Volume]:
-        """The same volumes, all of them in memory or all in the file.
+        """The same volumes, all of them in memory or all in a file of their own.
 
         Raises:
             OutputError: The file cannot be written.
@@ -38,23 +35,22 @@ class KeptVoxels:
             self._free -= size
             return list(volumes)
         try:
-            return self._in_file(volumes, size)
+            return _in_file(volumes, size)
         except OSError as error:
             raise OutputError(
                 f"Training crops do not fit into memory, nor into {tempfile.gettempdir()} ({error.strerror or error}). "
                 "Free some space there, or name another folder in TMPDIR."
             ) from error
 
-    def _in_file(self, volumes: Sequence[Volume], size: int) -> list[Volume]:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="monai-spine-")  # noqa: SIM115 - it stays open as long as the training
+
+def _in_file(volumes: Sequence[Volume], size: int) -> list[Volume]:
+    with tempfile.TemporaryFile(prefix="monai-spine-") as file:
         for volume in volumes:
-            self._file.write(volume.array.tobytes())
-        self._file.flush()
-        row = np.memmap(self._file, dtype=np.uint8, mode="c", offset=self._end, shape=(size,))
-        self._end += size
-        ends = np.cumsum([volume.array.nbytes for volume in volumes])
-        return [
-            replace(volume, array=row[end - volume.array.nbytes : end].view(volume.array.dtype).reshape(volume.array.shape))
-            for volume, end in zip(volumes, ends.tolist(), strict=True)
-        ]
+            file.write(volume.array.tobytes())
+        file.flush()
+        row = np.memmap(file, dtype=np.uint8, mode="c", shape=(size,))
+    ends = np.cumsum([volume.array.nbytes for volume in volumes])
+    return [
+        replace(volume, array=row[end - volume.array.nbytes : end].view(volume.array.dtype).reshape(volume.array.shape))
+        for volume, end in zip(volumes, ends.tolist(), strict=True)
+    ]
