@@ -105,7 +105,7 @@ class Comparison:
 
     def seconds(self, way: str) -> float:
         """Median of one way, `plain` or `bundle`."""
-        return median(epoch.seconds for epoch in getattr(self, way))
+        return median(epoch.seconds for epoch in self._epochs(way))
 
     def per_second(self, way: str) -> float:
         """Samples per second, of the median epoch."""
@@ -113,7 +113,7 @@ class Comparison:
 
     def wait_share(self, way: str) -> float:
         """Median share of waiting."""
-        return median(epoch.wait_share for epoch in getattr(self, way))
+        return median(epoch.wait_share for epoch in self._epochs(way))
 
     @property
     def ratio(self) -> float:
@@ -130,6 +130,9 @@ class Comparison:
         """The same in seconds of the processor, which other processes on the machine disturb less."""
         plain, bundle = (median(epoch.cpu_seconds for epoch in epochs) for epochs in (self.plain, self.bundle))
         return plain / bundle
+
+    def _epochs(self, way: str) -> tuple[Epoch, ...]:
+        return {"plain": self.plain, "bundle": self.bundle}[way]
 
 
 def few_studies(data: Path, out: Path, *, studies: int) -> Path:
@@ -152,7 +155,7 @@ def prepared_items(data: Path, prepared: Path) -> list[dict[str, Any]]:
     datalist = read_datalist(prepared)
     everything = replace(datalist, splits={"all": tuple(case.case for case in datalist.cases)})
     uids = {
-        str((datalist.root / volume.image).resolve()): volume.series_instance_uid
+        str((datalist.root / volume.image).resolve()): str(volume.series_instance_uid)
         for case in datalist.cases
         for volume in case.volumes
     }
