@@ -28,6 +28,7 @@ __all__ = [
     "coverage_of",
     "crop_affine",
     "crop_block",
+    "local_grid",
     "neighbourhood",
     "project_to_slice",
     "resample_block",
@@ -35,6 +36,7 @@ __all__ = [
 
 Shape = tuple[int, int, int]
 Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def neighbourhood(volume: Volume, center_ras_mm: Point, *, radius_mm: Triple) ->
     low, high = _bounds(invert_affine(volume.affine) @ block, (2, 2, 2), margin=1.5, array_shape=volume.array.shape)
     affine = volume.affine.copy()
     affine[:3, 3] = apply_affine(volume.affine, low)
-    cut = np.array(volume.array[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))])
+    cut = np.array(volume.array[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))], order="C")
     return Volume(array=cut, affine=affine, series_instance_uid=volume.series_instance_uid, slice_axis=volume.slice_axis)
 
 
@@ -213,26 +215,48 @@ def _triple(values: Any) -> Triple:
     return first, second, third
 
 
-def _bounds(to_voxel: Affine, shape: Shape, *, margin: float, array_shape: tuple[int, ...]) -> tuple[Indices, Indices]:
+def local_grid(
+    to_voxel: Floats, shape: Shape, *, array_shape: tuple[int, ...] | Indices
+) -> tuple[Indices, Indices, Indices, Floats]:
+    """Which stored voxels a grid needs, and how many become one before sampling, where they are finer than half of its step.
+
+    Args:
+        to_voxel: From the grid to stored voxels, (..., 4, 4): of one grid or of many at once.
+        shape: Voxels of the grid.
+        array_shape: Stored voxels, (..., 3).
+
+    Returns:
+        The first voxel, the box of voxels that become one, and how many boxes there are, (..., 3) each; then the affine from the
+        grid to boxes, (..., 4, 4).
+    """
+    factors = _averaging(to_voxel)
+    low, high = _bounds(to_voxel, shape, margin=1.0 + factors.max(axis=-1), array_shape=array_shape)
+    factors = np.minimum(factors, high - low)
+    to_local = np.zeros(to_voxel.shape)
+    to_local[..., [0, 1, 2], [0, 1, 2]] = 1 / factors
+    to_local[..., :3, 3] = -(low + (factors - 1) / 2) / factors
+    to_local[..., 3, 3] = 1.0
+    return low, factors, (high - low) // factors, to_local @ to_voxel
+
+
+def _bounds(
+    to_voxel: Floats, shape: Shape, *, margin: float | Floats, array_shape: tuple[int, ...] | Indices
+) -> tuple[Indices, Indices]:
     """First voxel that a grid reaches and the one after its last, widened by a margin in voxels, within the array."""
     corners = np.stack(np.meshgrid(*([0, size - 1] for size in shape), indexing="ij"), axis=-1).reshape(-1, 3)
-    reached = apply_affine(to_voxel, corners)
+    reached = corners @ np.swapaxes(to_voxel[..., :3, :3], -1, -2) + to_voxel[..., None, :3, 3]
     last = np.asarray(array_shape) - 1
-    low = np.clip(np.round(reached.min(axis=0) - margin), 0, last).astype(np.int64)
-    high = np.clip(np.round(reached.max(axis=0) + margin), 0, last).astype(np.int64)
+    widened = np.asarray(margin)[..., None]
+    low = np.clip(np.round(reached.min(axis=-2) - widened), 0, last).astype(np.int64)
+    high = np.clip(np.round(reached.max(axis=-2) + widened), 0, last).astype(np.int64)
     return low, high + 1
 
 
 def _local_array(array: npt.NDArray[Any], to_voxel: Affine, shape: Shape) -> tuple[npt.NDArray[np.float32], Affine]:
     """The voxels that a grid needs, averaged where they are finer than half of its step, and the affine from the grid to them."""
-    factors = _averaging(to_voxel)
-    low, high = _bounds(to_voxel, shape, margin=1.0 + max(factors), array_shape=array.shape)
-    factors = np.minimum(factors, high - low)
-    high = low + (high - low) // factors * factors
-    local = _averaged(array[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))], factors)
-    to_local = np.diag([*(1 / factors), 1.0])
-    to_local[:3, 3] = -(low + (factors - 1) / 2) / factors
-    return local, to_local @ to_voxel
+    low, factors, counts, to_local = local_grid(to_voxel, shape, array_shape=array.shape)
+    high = low + counts * factors
+    return _averaged(array[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))], factors), to_local
 
 
 def _averaged(array: npt.NDArray[Any], factors: Indices) -> npt.NDArray[np.float32]:
@@ -246,9 +270,9 @@ def _averaged(array: npt.NDArray[Any], factors: Indices) -> npt.NDArray[np.float
     return np.asarray(array, dtype=np.float32)
 
 
-def _averaging(to_voxel: Affine) -> Indices:
+def _averaging(to_voxel: Floats) -> Indices:
     """How many stored voxels along each axis become one before sampling: as many as fit into a step of the grid."""
-    steps = np.abs(to_voxel[:3, :3]).max(axis=1)
+    steps = np.abs(to_voxel[..., :3, :3]).max(axis=-1)
     return np.asarray(np.maximum(1, np.floor(steps + 1e-6)), dtype=np.int64)
 
 

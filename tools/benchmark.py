@@ -1,7 +1,8 @@
-"""Measure reading speed, seconds per study and peak memory, in one run on one machine.
+"""Measure reading speed, seconds per study, peak memory and the speed of training, in one run on one machine.
 
     .venv/bin/python tools/benchmark.py                             # prints the table
     .venv/bin/python tools/benchmark.py --write docs/performance.md
+    .venv/bin/python tools/benchmark.py --only training
 
 The study is simulated: three series of 20 slices of 512 × 512 pixels, uncompressed; levels alone are found on a sagittal series
 of 17. The machine should have nothing else to do.
@@ -11,20 +12,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from benchmark_table import Measure, document
 
 FORMATS = ("json", "csv", "html", "png")
 READING_TARGET, PREPARING_TARGET, LOADED_TARGET_S, COLD_TARGET_S, MEMORY_TARGET_GB = 1.5, 1.5, 8.0, 20.0, 3.0
@@ -34,38 +35,13 @@ RSNA_FILES = 147_320
 _ATTEMPTS = 50
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One line of the table: what was measured, its value and the value that it has to stay below (None: for information)."""
-
-    name: str
-    value: float
-    unit: str
-    target: float | None = None
-
-    @property
-    def cells(self) -> tuple[str, str, str]:
-        target = "" if self.target is None else f"≤ {self.target:g} {self.unit}".strip()
-        return self.name, f"{self.value:.2f} {self.unit}".strip(), target
-
-    @property
-    def missed(self) -> bool:
-        return self.target is not None and self.value > self.target
-
-
 def main() -> int:
     """Measure, print, and write if asked to; 1 where a target is missed."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="monai-spine-benchmark-") as folder:
-        study = options.study or write_study(
-            Path(folder) / "data" / "train_images" / "1", slices=options.slices, matrix=options.matrix
-        )
         measures = [
-            *reading(study, repeats=options.repeats),
-            *(preparing(study, Path(folder), repeats=options.repeats) if options.study is None else ()),
-            *cold_start(study, Path(folder) / "cold", bundles=options.bundles),
-            *loaded(study, Path(folder) / "loaded", bundles=options.bundles),
-            *levels_alone(options.study or _sagittal_study(Path(folder) / "sagittal", options.matrix), options),
+            *(() if options.only == "training" else analysing(Path(folder), options)),
+            *(() if options.only == "analysis" else _training(Path(folder) / "training", options)),
         ]
     simulated = f"simulated: three series of {options.slices} slices, {options.matrix} × {options.matrix}, uncompressed"
     text = document(measures, simulated if options.study is None else f"`{options.study.name}`")
@@ -78,12 +54,32 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--study", type=Path, help="measure this DICOM study instead of a simulated one")
+    parser.add_argument("--only", choices=("analysis", "training"), help="measure this part alone")
+    parser.add_argument("--dicom", type=Path, help="train on studies of this folder in RSNA 2024's layout, not on simulated ones")
     parser.add_argument("--slices", type=int, default=20, help="slices of each simulated series")
     parser.add_argument("--matrix", type=int, default=512, help="rows and columns of each simulated slice")
-    parser.add_argument("--repeats", type=int, default=5, help="times that reading is measured; the best counts")
+    parser.add_argument("--repeats", type=int, default=5, help="times that reading and training are measured")
     parser.add_argument("--bundles", type=Path, help="folder of bundles, where it is not the usual one")
     parser.add_argument("--write", type=Path, help="write the table to this Markdown file")
     return parser.parse_args()
+
+
+def analysing(folder: Path, options: argparse.Namespace) -> Iterator[Measure]:
+    """Reading, preparing and analysing one study."""
+    simulated = folder / "data" / "train_images" / "1"
+    study = options.study or write_study(simulated, slices=options.slices, matrix=options.matrix)
+    yield from reading(study, repeats=options.repeats)
+    if options.study is None:
+        yield from preparing(study, folder, repeats=options.repeats)
+    yield from cold_start(study, folder / "cold", bundles=options.bundles)
+    yield from loaded(study, folder / "loaded", bundles=options.bundles)
+    yield from levels_alone(options.study or _sagittal_study(folder / "sagittal", options.matrix), options)
+
+
+def _training(folder: Path, options: argparse.Namespace) -> Iterator[Measure]:
+    from training_benchmark import training
+
+    yield from training(folder, dicom=options.dicom, matrix=options.matrix, repeats=options.repeats)
 
 
 def write_study(folder: Path, *, slices: int, matrix: int, seed: int = 0) -> Path:
@@ -246,42 +242,6 @@ def _seconds(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
-
-
-def document(measures: list[Measure], about: str) -> str:
-    """The table as Markdown, with the machine and how to measure again."""
-    rows = "\n".join(f"| {name} | {value} | {target} |" for name, value, target in (measure.cells for measure in measures))
-    return f"""# Performance
-
-Written by `tools/benchmark.py`, in one run. The study is {about}. No GPU is used.
-
-| what | measured | target |
-|---|---:|---:|
-{rows}
-
-{machine()}.
-
-Reading is measured with the files in the disk cache and counts the best of several runs; the rest is measured
-once, levels alone several times.
-Measure again:
-
-    .venv/bin/python tools/benchmark.py --write docs/performance.md
-"""
-
-
-def machine() -> str:
-    """Processor, cores, memory and versions, in one line."""
-    import monai
-    import pydicom
-    import torch
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    packages = (("Python", platform.python_version()), ("torch", torch.__version__), ("monai", monai.__version__))
-    versions = ", ".join(f"{name} {version}" for name, version in (*packages, ("pydicom", pydicom.__version__)))
-    return f"Machine: {model}, {os.cpu_count()} cores, {memory:.0f} GB; {versions}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Triple
 from monai_spine.training.branch_items import branch_items
 from monai_spine.training.datalists import grading_items, read_datalist
+from monai_spine.training.kept_voxels import KeptVoxels
 from monai_spine.volume import Volume
 
 __all__ = ["GradingCrops", "Jitter", "items_of"]
@@ -43,21 +44,40 @@ class Jitter:
     scale: float = 0.0
     flip: bool = False
 
-    def drawn(self, affine: Affine, *, shape: tuple[int, int, int], through_axis: int, generator: torch.Generator) -> Affine:
-        """A block's affine after a random shift, turn and scaling about its centre."""
+    def drawn(self, generator: torch.Generator) -> tuple[npt.NDArray[np.float32], bool]:
+        """Five numbers between -1 and 1 for `moved`, and whether a crop is mirrored."""
         numbers = torch.rand(5, generator=generator).numpy() * 2 - 1
-        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-        turn = Rotation.from_rotvec(axes[:, through_axis] * np.radians(self.rotation_deg * numbers[3])).as_matrix()
-        middle = (np.asarray(shape) - 1) / 2
-        result = affine.copy()
-        result[:3, :3] = turn @ affine[:3, :3] * (1 + self.scale * numbers[4])
-        center = affine[:3, :3] @ middle + affine[:3, 3] + axes @ (np.asarray(self.shift_mm) * numbers[:3])
-        result[:3, 3] = center - result[:3, :3] @ middle
-        return np.asarray(result)
+        return numbers, self.flip and bool(torch.rand((), generator=generator) < 0.5)
+
+    def moved(
+        self,
+        affines: npt.NDArray[np.float64],
+        numbers: npt.NDArray[np.float32],
+        *,
+        shape: tuple[int, int, int],
+        through_axes: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float64]:
+        """Affines of blocks after a shift, a turn and a scaling of each about its centre.
+
+        Args:
+            affines: (B, 4, 4).
+            numbers: (B, 5) between -1 and 1: three for the shift, one for the turn, one for the scaling.
+            shape: Voxels of a block.
+            through_axes: (B,), the axis of each block that runs across the slices.
+        """
+        edges, middle = affines[:, :3, :3], (np.asarray(shape) - 1) / 2
+        axes = edges / np.linalg.norm(edges, axis=1, keepdims=True)
+        about = np.take_along_axis(axes, through_axes[:, None, None], axis=2)[..., 0]
+        turns = Rotation.from_rotvec(about * np.radians(self.rotation_deg * numbers[:, 3:4])).as_matrix()
+        shifts = (axes @ (np.asarray(self.shift_mm) * numbers[:, :3])[..., None])[..., 0]
+        result = affines.copy()
+        result[:, :3, :3] = turns @ edges * (1 + self.scale * numbers[:, 4, None, None])
+        result[:, :3, 3] = edges @ middle + affines[:, :3, 3] + shifts - result[:, :3, :3] @ middle
+        return result
 
 
 class GradingCrops(Dataset[dict[str, Any]]):
-    """Crops of graded targets, cut from voxels that are kept in memory as they were stored.
+    """Crops of graded targets, cut from the voxels around each, which are kept as they were stored.
 
     An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `label` (0, 1, 2, or the
     item's `shares` of the three), `target` (slug) and `case`. Right sides are shown as left ones where the crop section says so.
@@ -68,9 +88,11 @@ class GradingCrops(Dataset[dict[str, Any]]):
         transform: Intensity transforms, on dicts.
         jitter: Arguments of `Jitter`; None cuts at the points themselves.
         seed: Of the random crops.
+        memory_gb: Kept voxels in memory at most; more of them lie in temporary files.
 
     Raises:
         TableError: Nothing is left: no item, or none inside its scan.
+        OutputError: A temporary file cannot be written.
     """
 
     def __init__(
@@ -81,11 +103,13 @@ class GradingCrops(Dataset[dict[str, Any]]):
         *,
         jitter: Mapping[str, Any] | None = None,
         seed: int = 0,
+        memory_gb: float = 8.0,
     ) -> None:
         self.spec = CropSpec.from_config(crop)
         self.transform = transform
         self.jitter = None if jitter is None else Jitter(**{**jitter, "shift_mm": tuple(jitter.get("shift_mm", (0.0, 0.0, 0.0)))})
         self._generator = torch.Generator().manual_seed(seed)
+        self._store = KeptVoxels(memory_gb)
         self._kept = [
             (item, volume)
             for image, items in itertools.groupby(data, key=lambda item: str(item["image"]))
@@ -96,6 +120,12 @@ class GradingCrops(Dataset[dict[str, Any]]):
             raise TableError(
                 f"None of {len(data)} graded targets lies inside its scan: there is nothing to learn. Check dataset_dir."
             )
+        spec, kept = self.spec, self._kept
+        self._affines = np.stack(
+            [crop_affine(volume.affine, item["point_ras_mm"], size_mm=spec.size_mm, shape=spec.shape) for item, volume in kept]
+        )
+        self._through = np.array([_through_axis(volume, affine) for (_, volume), affine in zip(kept, self._affines, strict=True)])
+        self._mirrored = np.array([spec.mirror_right and bool(item["mirror"]) for item, _ in kept])
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -105,11 +135,14 @@ class GradingCrops(Dataset[dict[str, Any]]):
         self._generator.manual_seed(seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item, _ = self._kept[index]
-        image = torch.from_numpy(self.crop(index)[None])
-        label = torch.tensor(item["shares"]) if "shares" in item else int(item["label"])
-        example = {"image": image, "label": label, "target": item["target"], "case": item["case"]}
+        example = {"image": torch.from_numpy(self.crop(index)[None]), **self.facts(index)}
         return example if self.transform is None else self.transform(example)
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """All of an example but its image."""
+        item, _ = self._kept[index]
+        label = torch.tensor(item["shares"]) if "shares" in item else int(item["label"])
+        return {"label": label, "target": item["target"], "case": item["case"]}
 
     @property
     def labels(self) -> list[int]:
@@ -121,17 +154,26 @@ class GradingCrops(Dataset[dict[str, Any]]):
         """What is known of every example, in order."""
         return [item for item, _ in self._kept]
 
+    @property
+    def volumes(self) -> list[Volume]:
+        """The stored voxels around every example, in order."""
+        return [volume for _, volume in self._kept]
+
     def crop(self, index: int) -> npt.NDArray[np.float32]:
         """Voxels (R, A, S) of one crop, before `transform`; at random where there is jitter."""
-        item, volume = self._kept[index]
-        spec, mirror = self.spec, self.spec.mirror_right and bool(item["mirror"])
-        affine = crop_affine(volume.affine, item["point_ras_mm"], size_mm=spec.size_mm, shape=spec.shape)
-        if self.jitter is not None:
-            through_axis = _through_axis(volume, affine)
-            affine = self.jitter.drawn(affine, shape=spec.shape, through_axis=through_axis, generator=self._generator)
-            mirror ^= self.jitter.flip and bool(torch.rand((), generator=self._generator) < 0.5)
-        array = resample_block(volume, affine, spec.shape)
-        return np.ascontiguousarray(array[::-1]) if mirror else array
+        affines, mirrored = self.placed([index])
+        array = resample_block(self._kept[index][1], affines[0], self.spec.shape)
+        return np.ascontiguousarray(array[::-1]) if mirrored[0] else array
+
+    def placed(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Where the next crops of some examples lie, (B, 4, 4) from voxels to RAS+ mm, and which are mirrored; at random where
+        there is jitter."""
+        at = list(indices)
+        if self.jitter is None:
+            return self._affines[at], self._mirrored[at]
+        numbers, flips = zip(*(self.jitter.drawn(self._generator) for _ in at), strict=True)
+        affines = self.jitter.moved(self._affines[at], np.stack(numbers), shape=self.spec.shape, through_axes=self._through[at])
+        return affines, self._mirrored[at] ^ np.array(flips)
 
     def _around(self, image: str, items: Sequence[Item]) -> list[tuple[Item, Volume]]:
         """The voxels around each point of one file; what lies too far outside is left out, as it is in inference."""
@@ -143,7 +185,8 @@ class GradingCrops(Dataset[dict[str, Any]]):
             for item in items
             if coverage_of(volume, item["point_ras_mm"], size_mm=self.spec.size_mm) >= self.spec.min_coverage
         ]
-        return [(item, neighbourhood(volume, item["point_ras_mm"], radius_mm=self._radius_mm())) for item in inside]
+        around = [neighbourhood(volume, item["point_ras_mm"], radius_mm=self._radius_mm()) for item in inside]
+        return list(zip(inside, self._store.keep(around), strict=True))
 
     def _radius_mm(self) -> Triple:
         half = np.asarray(self.spec.size_mm) / 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_prepared import write_tiny_prepared
 
 from monai_spine.anatomy import Condition
@@ -65,7 +66,8 @@ def test_training_evaluation_and_inference_follow_each_other(prepared: Path, tmp
     name = NAMES[0]
     places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
     run(workflow(name, ["train"], "train", "training", epochs=1, batch_size=4, **places))
-    assert list(tmp_path.glob("events.out.tfevents.*"))
+    (waited,) = EventAccumulator(str(tmp_path)).Reload().Scalars("data_wait_share")
+    assert (waited.step, 0 < waited.value < 1) == (1, True)
     evaluated = run(workflow(name, ["train", "evaluate"], "train", "evaluating", **places))
     metrics = evaluated.evaluator.state.metrics
     assert set(metrics) == {"weighted_log_loss", "loss", "accuracy"}

@@ -73,7 +73,7 @@ def last(out: Path) -> dict[str, Any]:
 def test_a_killed_training_ends_where_an_uninterrupted_one_ends(name: str, prepared: Path, tmp_path: Path) -> None:
     whole = train(name, prepared, tmp_path / "whole")
     assert whole.returncode == 0, whole.stdout[-3000:] + whole.stderr[-3000:]
-    assert all(text in whole.stdout for text in PRINTED[name])
+    assert all(text in whole.stdout for text in (*PRINTED[name], "data_wait_share"))
 
     killed = train(name, prepared, tmp_path / "parts", kill_in_epoch_two(name, tmp_path))
     assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:] + killed.stderr[-3000:]
