@@ -40,7 +40,7 @@ def prepare_rsna2024(
     debug: Debug = False,
 ) -> None:
     """DATA: the folder of the RSNA 2024 challenge, with its tables and train_images. Writes a report of all that is odd."""
-    from monai_spine.console import counted, progress_reporter, set_aside_lines
+    from monai_spine.console import counted, progress_reporter, renewed_lines, set_aside_lines
     from monai_spine.studies import rsna2024_prepare
 
     options = rsna2024_prepare.PrepareOptions(jobs, resume, not no_corrections, keep_going)
@@ -50,7 +50,7 @@ def prepare_rsna2024(
             reporter.step(number / total, f"{number} of {total} studies")
 
         prepared = rsna2024_prepare.prepare(data, output, options, on_study=on_study)
-    for line in set_aside_lines(prepared.set_aside):
+    for line in (*renewed_lines(prepared.renewed), *set_aside_lines(prepared.set_aside)):
         typer.echo(line, err=True)
     were = f"{counted(prepared.studies)} prepared, {len(prepared.set_aside)} set aside"
     typer.echo(f"{were}: {prepared.report}\n{prepared.path}")

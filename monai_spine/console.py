@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from monai_spine.batch import BatchOutcome, BatchProgress
     from monai_spine.studies.rsna2024_tables import SetAsideStudy
 
-__all__ = ["Reporter", "counted", "counted_reporter", "print_outcome", "progress_reporter", "set_aside_lines", "show_run"]
+__all__ = [
+    "Reporter",
+    "counted",
+    "counted_reporter",
+    "print_outcome",
+    "progress_reporter",
+    "renewed_lines",
+    "set_aside_lines",
+    "show_run",
+]
 
 SHOWN_FAILURES = 10
 
@@ -135,6 +144,12 @@ def set_aside_lines(set_aside: Sequence[SetAsideStudy]) -> list[str]:
     lines = [f"Set aside: {one.study}: {one.reason}" for one in set_aside[:SHOWN_FAILURES]]
     more = len(set_aside) - SHOWN_FAILURES
     return [*lines, f"… and {more} more, see set_aside.csv"] if more > 0 else lines
+
+
+def renewed_lines(renewed: Mapping[int, str]) -> list[str]:
+    """Which studies of an earlier run were written anew, and why; of many the first."""
+    lines = [f"Written anew: {study}: {why}" for study, why in renewed.items()]
+    return [*lines[:SHOWN_FAILURES], f"… and {len(lines) - SHOWN_FAILURES} more"] if len(lines) > SHOWN_FAILURES else lines
 
 
 def counted(number: int) -> str:

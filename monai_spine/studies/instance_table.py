@@ -40,7 +40,8 @@ class InstanceRow:
         slice_index: Its place along the third axis of that file.
         rows: Pixels down a column.
         columns: Pixels along a row.
-        place: ImagePositionPatient, ImageOrientationPatient and PixelSpacing (11 numbers); empty where the header lacks one.
+        place: ImagePositionPatient, ImageOrientationPatient and PixelSpacing (11 numbers); empty where the header lacks one, or
+            its two directions span no plane.
     """
 
     series_id: int
@@ -56,7 +57,7 @@ class InstanceRow:
     def of(cls, frame: Frame, *, series_id: int, volume: str, slice_index: int) -> InstanceRow:
         """The row of a slice that is alone in its file, which is named by its instance number."""
         place: tuple[float, ...] = ()
-        if frame.position_lps_mm and frame.orientation and frame.pixel_spacing_mm:
+        if frame.position_lps_mm and frame.orientation and frame.pixel_spacing_mm and _spans_a_plane(frame.orientation):
             place = (*frame.position_lps_mm, *frame.orientation, *frame.pixel_spacing_mm)
         number = int(frame.path.stem)
         uid = frame.sop_instance_uid
@@ -105,6 +106,14 @@ class InstanceRow:
                 f"Instance {self.instance_number} of series {self.series_id} lacks ImagePositionPatient, ImageOrientationPatient "
                 "or PixelSpacing: its pixels have no place in space. Restore the file from the data set."
             )
+
+
+def _spans_a_plane(orientation: Sequence[float]) -> bool:
+    try:
+        normal_of(orientation)
+    except VolumeGeometryError:
+        return False
+    return True
 
 
 def locate_voxel(

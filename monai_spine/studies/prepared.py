@@ -53,10 +53,17 @@ class PreparedVolume:
 
 @dataclass(frozen=True)
 class PreparedTarget:
-    """Where a finding was graded, and how. `severity` is None where the readers gave no grade."""
+    """Where a finding was graded, and how.
+
+    Attributes:
+        point_ras_mm: The place, RAS+ mm.
+        severity: None where the readers gave no grade.
+        image: The volume that the place was marked on, by its path in the data list; None where that is not known.
+    """
 
     point_ras_mm: Point
     severity: Severity | None
+    image: str | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +229,7 @@ def _case_to_json(case: PreparedCase) -> dict[str, Any]:
             target.slug: {
                 "point_ras_mm": _rounded(found.point_ras_mm),
                 "severity": None if found.severity is None else found.severity.slug,
+                **({} if found.image is None else {"image": found.image}),
             }
             for target, found in case.targets.items()
         },
@@ -260,7 +268,9 @@ def _volume_from_json(volume: Mapping[str, Any]) -> PreparedVolume:
 
 def _target_from_json(found: Mapping[str, Any]) -> PreparedTarget:
     severity = found.get("severity")
-    return PreparedTarget(_point(found["point_ras_mm"]), None if severity is None else Severity.parse(severity))
+    image = found.get("image")
+    severity = None if severity is None else Severity.parse(severity)
+    return PreparedTarget(_point(found["point_ras_mm"]), severity, None if image is None else str(image))
 
 
 def _rounded(point: Point) -> list[float]:

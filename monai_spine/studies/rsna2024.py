@@ -5,8 +5,7 @@
     train_series_descriptions.csv   one row a series
     solution.csv, submission.csv    long form: see submissions.py
 
-Whatever a file has beside its specified columns is ignored. Ids are int64: they reach 4.29e9. The same tables are written by
-`write_train_tables`.
+Other columns of a file are ignored. Ids are int64: they reach 4.29e9. `write_train_tables` writes the same tables.
 
 Source: the competition's data page, and the quirks listed by its participants.
 """
@@ -14,7 +13,7 @@ Source: the competition's data page, and the quirks listed by its participants.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +23,14 @@ import pandas as pd
 from monai_spine.anatomy import KINDS, LEVELS, TARGETS, Condition, Level, Severity, Target, TargetKind
 from monai_spine.errors import TableError
 from monai_spine.studies.source_table import SourceTable
-from monai_spine.studies.submissions import SubmissionRow, label_weights, parse_long_solution, read_submission, write_submission
+from monai_spine.studies.submissions import (
+    SubmissionRow,
+    label_weights,
+    parse_long_solution,
+    read_submission,
+    write_submission,
+    write_uniform_submission,
+)
 from monai_spine.studies.table_output import write_rows
 
 __all__ = [
@@ -275,10 +281,8 @@ def write_train_tables(
         raise TableError(f"Unknown series description {unknown[0]!r}. Choose from: {', '.join(SERIES_DESCRIPTIONS)}.")
     write_rows(folder / "train.csv", TRAIN_COLUMNS, [_train_row(row) for row in labels])
     write_rows(folder / "train_label_coordinates.csv", POINT_COLUMNS, [_point_row(point) for point in points])
-    described = [(row.study_id, row.series_id, row.description) for row in series]
-    write_rows(folder / "train_series_descriptions.csv", SERIES_COLUMNS, described)
-    uniform = [SubmissionRow(study, target, (1 / 3, 1 / 3, 1 / 3)) for study in studies for target in TARGETS]
-    write_submission(uniform, folder / "sample_submission.csv")
+    write_rows(folder / "train_series_descriptions.csv", SERIES_COLUMNS, [astuple(row) for row in series])
+    write_uniform_submission(studies, folder / "sample_submission.csv")
 
 
 def _train_row(row: StudyLabels) -> tuple[int | str, ...]:

@@ -88,6 +88,7 @@ def prepared_case(images: StudyImages, points: Mapping[Target, PlacedPoint], *, 
         patient: Whose it is.
     """
     name = str(images.study_id)
+    folder = f"volumes/{name}"
     canals = {
         target.level: point.point_ras_mm
         for target, point in points.items()
@@ -99,13 +100,16 @@ def prepared_case(images: StudyImages, points: Mapping[Target, PlacedPoint], *, 
         case=name,
         patient=patient,
         volumes=tuple(
-            PreparedVolume(f"volumes/{name}/{volume.name}", series.role.value, series.series_instance_uid)
+            PreparedVolume(f"{folder}/{volume.name}", series.role.value, series.series_instance_uid)
             for series in images.series
             for volume in series.volumes
         ),
         discs=discs,
         canals=canals,
-        targets={target: PreparedTarget(point.point_ras_mm, point.severity) for target, point in points.items()},
+        targets={
+            target: PreparedTarget(point.point_ras_mm, point.severity, f"{folder}/{point.volume}" if point.volume else None)
+            for target, point in points.items()
+        },
         estimated=tuple(f"disc {level.label}" for level in discs),
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from monai_spine.dicom_headers import NotAnImageError, read_instance
@@ -10,9 +13,10 @@ from monai_spine.errors import TableError, UnreadableInputError
 from monai_spine.instances import Instance
 from monai_spine.studies.rsna2024_tables import POINTS_FILE, SERIES_FILE, TRAIN_FILE, StudyRows
 
-__all__ = ["IMAGES_FOLDER", "read_headers", "refuse_points_outside", "unlisted_studies"]
+__all__ = ["IMAGES_FOLDER", "files_digest", "read_headers", "refuse_points_outside", "unlisted_studies"]
 
 IMAGES_FOLDER = "train_images"
+_NAME = re.compile(r"(0|[1-9]\d*)\.dcm", re.ASCII)
 
 
 def unlisted_studies(data: Path, studies: Sequence[StudyRows], *, known: Collection[str] = ()) -> dict[str, str]:
@@ -30,9 +34,31 @@ def unlisted_studies(data: Path, studies: Sequence[StudyRows], *, known: Collect
     if not images.is_dir():
         raise TableError(f"{images} is not there. DATA is the folder that holds {TRAIN_FILE} and {IMAGES_FOLDER}.")
     named = {*known, *(str(study.study_id) for study in studies)}
-    there = sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
+    there = sorted(_folders_in(images))
     remedy = "Add its labels there, or move the folder away."
     return {name: f"{images / name} is no study of {data / TRAIN_FILE}. {remedy}" for name in there if name not in named}
+
+
+def files_digest(data: Path, study_id: int) -> str:
+    """What tells whether the files of a study were touched: a hash of their names, sizes and times. None of them is opened."""
+    found = []
+    for series in sorted((data / IMAGES_FOLDER / str(study_id)).glob("[!.]*/")):
+        with os.scandir(series) as entries:
+            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".dcm") and entry.is_file()]
+        found += [f"{series.name}/{name} {status.st_size} {status.st_mtime_ns}" for name, status in sorted(files)]
+    return sha256("\n".join(found).encode()).hexdigest()
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UnreadableInputError(f"{folder} cannot be opened ({error.strerror}). Check its permissions.") from error
+
+
+def _folders_in(folder: Path) -> set[str]:
+    """Names of the folders that are not hidden."""
+    return {path.name for path in _listed(folder) if path.is_dir() and not path.name.startswith(".")}
 
 
 def read_headers(data: Path, study: StudyRows) -> dict[int, tuple[Instance, ...]]:
@@ -46,7 +72,7 @@ def read_headers(data: Path, study: StudyRows) -> dict[int, tuple[Instance, ...]
     table = data / SERIES_FILE
     if not folder.is_dir():
         raise TableError(f"{folder} is not there, though {table} names study {study.study_id}. Restore it, or remove its rows.")
-    there = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    there = _folders_in(folder)
     missing = sorted({str(number) for number in study.series} - there)
     if missing:
         raise TableError(f"{folder / missing[0]} is not there, though {table} names it. Restore the series, or remove its row.")
@@ -57,10 +83,10 @@ def read_headers(data: Path, study: StudyRows) -> dict[int, tuple[Instance, ...]
 
 
 def _read_series(folder: Path) -> tuple[Instance, ...]:
-    files = [path for path in folder.glob("*.dcm") if not path.name.startswith(".")]
-    odd = next((path for path in files if not path.stem.isdecimal()), None)
+    files = [path for path in _listed(folder) if path.suffix.lower() == ".dcm" and not path.name.startswith(".")]
+    odd = next((path for path in files if not _NAME.fullmatch(path.name)), None)
     if odd is not None:
-        raise UnreadableInputError(f"{odd} is not named by an instance number. Rename it, or move it away.")
+        raise UnreadableInputError(f"{odd} is not named as <instance number>.dcm. Rename it, or move it away.")
     if not files:
         raise UnreadableInputError(f"{folder} holds no .dcm file. Restore the series from the data set.")
     return tuple(_read_file(path) for path in sorted(files, key=lambda path: int(path.stem)))
@@ -68,8 +94,13 @@ def _read_series(folder: Path) -> tuple[Instance, ...]:
 
 def _read_file(path: Path) -> Instance:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            what = "leads nowhere" if path.is_symlink() else "is no file"
+            raise UnreadableInputError(f"{path} {what}. Restore the file from the data set.")
         instance = read_instance(path)
     except NotAnImageError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise UnreadableInputError(f"{path} cannot be opened (Permission denied). Check its permissions.") from error
         raise UnreadableInputError(f"{path} cannot be read: {error}. Restore the file from the data set.") from error
     except OSError as error:
         raise UnreadableInputError(f"{path} cannot be opened ({error.strerror}). Check its permissions.") from error

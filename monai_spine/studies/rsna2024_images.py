@@ -21,18 +21,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.errors import OutputError, TableError, VolumeGeometryError
+from monai_spine.errors import OutputError, TableError, UnreadableInputError, VolumeGeometryError
 from monai_spine.instances import Instance
 from monai_spine.series import Role
 from monai_spine.store import COMPLETE
 from monai_spine.studies.instance_table import InstanceRow, read_instances, write_instances
 from monai_spine.studies.nifti_files import save_nifti
-from monai_spine.studies.rsna2024_files import read_headers, refuse_points_outside
+from monai_spine.studies.rsna2024_files import files_digest, read_headers, refuse_points_outside
 from monai_spine.studies.rsna2024_tables import StudyRows
 from monai_spine.study import Series
 from monai_spine.volume import Volume, load_series
 
-__all__ = ["SeriesFacts", "StudyImages", "VolumeFacts", "is_written", "read_images", "write_images"]
+__all__ = ["SeriesFacts", "StudyImages", "VolumeFacts", "read_images", "why_to_write", "write_images"]
 
 _STUDY_FILE = "study.json"
 RESAMPLED = "slices of several sizes"
@@ -73,25 +73,33 @@ class SeriesFacts:
 
 @dataclass(frozen=True)
 class StudyImages:
-    """What `study.json` holds."""
+    """What `study.json` holds; `files` is `files_digest` of what it was made from."""
 
     study_id: int
     patient_id: str
     series: tuple[SeriesFacts, ...]
+    files: str = ""
 
 
-def is_written(data: Path, out: Path, study: StudyRows) -> bool:
-    """Whether a study's images are all there, under the series and with the slices that its tables name today."""
+def why_to_write(data: Path, out: Path, study: StudyRows) -> str | None:
+    """Why a study's images have to be written: what changed since they were; empty where they are not there at all.
+
+    Returns:
+        None where all is there, made from the files of today, under the series and with the slices that the tables name today.
+    """
     folder = out / "volumes" / str(study.study_id)
     if not (folder / COMPLETE).is_file():
-        return False
-    if {series.series_id: series.role for series in read_images(out, study.study_id).series} != dict(study.series):
-        return False
+        return ""
+    written = read_images(out, study.study_id)
+    if [(series.series_id, series.role) for series in written.series] != list(study.series.items()):
+        return "the table names other series now"
     try:
+        if written.files != files_digest(data, study.study_id):
+            return "its files are not those that it was made from (names, sizes or times differ)"
         refuse_points_outside(data, study, {row.key: (row.rows, row.columns) for row in read_instances(folder)})
-    except TableError:
-        return False
-    return True
+    except (OSError, TableError):
+        return "its tables and its files do not fit together"
+    return None
 
 
 def write_images(data: Path, out: Path, study: StudyRows) -> None:
@@ -107,7 +115,7 @@ def write_images(data: Path, out: Path, study: StudyRows) -> None:
         UnreadableInputError: A file cannot be read.
         OutputError: The folder cannot be written.
     """
-    instances = read_headers(data, study)
+    digest, instances = _digest(data, study), read_headers(data, study)
     sizes = {(number, int(one.path.stem)): (one.frames[0].rows, one.frames[0].columns) for number, one in _pairs(instances)}
     refuse_points_outside(data, study, sizes)
     folder = out / "volumes" / str(study.study_id)
@@ -117,7 +125,7 @@ def write_images(data: Path, out: Path, study: StudyRows) -> None:
             if left.exists():
                 shutil.rmtree(left)
         beside.mkdir(parents=True)
-        _write(study, instances, beside)
+        _write(study, instances, beside, digest=digest)
         (beside / COMPLETE).touch()
         beside.replace(folder)
     except OSError as error:
@@ -138,7 +146,7 @@ def read_images(out: Path, study_id: int) -> StudyImages:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         series = tuple(_series_from_json(one) for one in document["series"])
-        return StudyImages(int(document["study_id"]), str(document["patient_id"]), series)
+        return StudyImages(int(document["study_id"]), str(document["patient_id"]), series, str(document.get("files", "")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TableError(f"{path} cannot be read ({error!r}). Remove {path.parent} and use --resume.") from error
 
@@ -153,7 +161,15 @@ def _series_from_json(one: Mapping[str, Any]) -> SeriesFacts:
     return SeriesFacts(**{**one, "role": Role(one["role"]), "volumes": volumes})
 
 
-def _write(study: StudyRows, instances: Mapping[int, Sequence[Instance]], folder: Path) -> None:
+def _digest(data: Path, study: StudyRows) -> str:
+    """Taken before anything is read, so that what is changed meanwhile is seen by the next run."""
+    try:
+        return files_digest(data, study.study_id)
+    except OSError as error:
+        raise UnreadableInputError(f"{error.filename} cannot be opened ({error.strerror}). Check its permissions.") from error
+
+
+def _write(study: StudyRows, instances: Mapping[int, Sequence[Instance]], folder: Path, *, digest: str) -> None:
     series: list[SeriesFacts] = []
     places: dict[str, tuple[str, int]] = {}
     for number, role in study.series.items():
@@ -166,7 +182,7 @@ def _write(study: StudyRows, instances: Mapping[int, Sequence[Instance]], folder
     ]
     write_instances(rows, folder)
     patient = next((one.patient_id for _, one in _pairs(instances) if one.patient_id), "")
-    document = asdict(StudyImages(study.study_id, patient, tuple(series)))
+    document = asdict(StudyImages(study.study_id, patient, tuple(series), digest))
     (folder / _STUDY_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 

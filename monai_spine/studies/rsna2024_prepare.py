@@ -9,15 +9,16 @@
         report.html                    all of it for people
         .complete                      everything above is there
 
-Images are written study by study, in several processes; finished ones are kept on `resume`. All else follows from the tables
-and from what is noted beside the images, and is made anew each time.
+Images are written study by study, in several processes; on `resume` finished ones are kept, unless their files or the series that
+the table names were changed since. All else follows from the tables and from what is noted beside the images, and is made anew
+each time.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from monai_spine.studies.instance_table import read_instances
 from monai_spine.studies.quirks import QUIRK_COLUMNS, Quirk, quirk_row
 from monai_spine.studies.rsna2024_cases import corrected, prepared_case
 from monai_spine.studies.rsna2024_files import IMAGES_FOLDER, unlisted_studies
-from monai_spine.studies.rsna2024_images import StudyImages, is_written, read_images, write_images
+from monai_spine.studies.rsna2024_images import StudyImages, read_images, why_to_write, write_images
 from monai_spine.studies.rsna2024_patients import patients_of
 from monai_spine.studies.rsna2024_points import PlacedPoint, place_points
 from monai_spine.studies.rsna2024_quirks import image_quirks, place_quirks, table_quirks
@@ -47,6 +48,7 @@ _SIMULATED = "latents.csv"
 """The simulator alone knows, and writes, what is hidden from readers."""
 _FILES = ("datalist.json", "splits.csv", "quirks.csv", "set_aside.csv", "report.html")
 _FOLDERS = ("volumes", "folds", "splits")
+_NO_POINTS = "{} has no point of any study that was read: there is nothing to train on. Restore it."
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,21 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run left."""
+    """What a run left.
+
+    Attributes:
+        path: The data list.
+        studies: How many are in it.
+        set_aside: Studies that take no part.
+        quirks: All that was odd.
+        renewed: Studies of an earlier run that were written anew, and what had changed.
+    """
 
     path: Path
     studies: int
     set_aside: tuple[SetAsideStudy, ...]
     quirks: tuple[Quirk, ...]
+    renewed: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def report(self) -> Path:
@@ -107,10 +118,21 @@ def prepare(
     strangers = unlisted_studies(data, tables.studies, known=[one.study for one in tables.set_aside])
     if strangers and not options.keep_going:
         raise TableError(next(iter(strangers.values())))
+    if options.corrections and not any(study.points for study in tables.studies):
+        raise TableError(_NO_POINTS.format(data / POINTS_FILE))
     _forget_unfinished(out)
-    failed = list(_write_all(data, out, tables.studies, options, on_study))
+    reasons = {study.study_id: why_to_write(data, out, study) for study in tables.studies}
+    waiting = [study for study in tables.studies if reasons[study.study_id] is not None]
+    failed = list(_write_all(data, out, waiting, len(tables.studies), options, on_study))
     set_aside = (*tables.set_aside, *(SetAsideStudy(*stranger) for stranger in strangers.items()), *failed)
-    return _write_lists(data, out, tables.studies, set_aside, corrections=options.corrections)
+    prepared = _write_lists(data, out, tables.studies, set_aside, corrections=options.corrections)
+    return replace(prepared, renewed=_renewed(reasons, set_aside))
+
+
+def _renewed(reasons: Mapping[int, str | None], set_aside: Sequence[SetAsideStudy]) -> dict[int, str]:
+    """Of the studies that had to be written, those that were there before, with what had changed."""
+    lost = {one.study for one in set_aside}
+    return {study: why for study, why in reasons.items() if why and str(study) not in lost}
 
 
 def _check_place(out: Path, data: Path, *, resume: bool) -> None:
@@ -129,8 +151,8 @@ def _check_place(out: Path, data: Path, *, resume: bool) -> None:
 def _forget_unfinished(out: Path) -> None:
     """Take away the mark, the lists of an earlier run, and what a killed one left half-written. Images stay."""
     try:
-        for name in (COMPLETE, *_FILES):
-            (out / name).unlink(missing_ok=True)
+        for path in (*(out / name for name in (COMPLETE, *_FILES)), *out.glob(".*.part")):
+            path.unlink(missing_ok=True)
         for folder in (out / "folds", out / "splits", *(out / "volumes").glob(".*.part")):
             if folder.exists():
                 shutil.rmtree(folder)
@@ -139,20 +161,19 @@ def _forget_unfinished(out: Path) -> None:
 
 
 def _write_all(
-    data: Path, out: Path, studies: Sequence[StudyRows], options: PrepareOptions, on_study: Callable[[int, int], None] | None
-) -> Iterator[SetAsideStudy]:
-    """Write the images of all studies that are not there yet; yields those that cannot be used."""
-    waiting = [study for study in studies if not is_written(data, out, study)]
-    done = len(studies) - len(waiting)
+    data: Path, out: Path, waiting: Sequence[StudyRows], total: int, options: PrepareOptions,
+    on_study: Callable[[int, int], None] | None,
+) -> Iterator[SetAsideStudy]:  # fmt: skip
+    """Write the images of studies, of so many in all; yields those that cannot be used."""
     work = partial(_write_one, data, out, options.keep_going)
     results = (
         in_processes(work, waiting, jobs=options.jobs, with_torch=False)
         if options.jobs > 1 and len(waiting) > 1
         else map(work, waiting)
     )
-    for number, failed in enumerate(results, start=done + 1):
+    for number, failed in enumerate(results, start=total - len(waiting) + 1):
         if on_study is not None:
-            on_study(number, len(studies))
+            on_study(number, total)
         if failed is not None:
             yield failed
 
@@ -185,9 +206,7 @@ def _write_lists(
         if points or not corrections:
             cases.append(prepared_case(own, points, patient=patients[study.study_id]))
     if not cases:
-        raise TableError(
-            f"{data / POINTS_FILE} has no point of any study that was read: there is nothing to train on. Restore it."
-        )
+        raise TableError(_NO_POINTS.format(data / POINTS_FILE))
     source = "simulated" if (data / _SIMULATED).is_file() else "real"
     parts = write_all_splits(out, cases, images, study=STUDY, source=source)
     write_rows(out / "quirks.csv", QUIRK_COLUMNS, [quirk_row(quirk) for quirk in quirks])

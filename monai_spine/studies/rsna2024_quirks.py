@@ -56,7 +56,7 @@ def table_quirks(study: StudyRows, *, apply: bool = True) -> Iterator[Quirk]:
         series = [one for one, kind in study.series.items() if kind is role]
         if len(series) > 1:
             seen = f"{len(series)} {role.label} series: {', '.join(map(str, series))}"
-            yield Quirk("several_series", number, seen, "all are written; a point counts on all of them")
+            yield Quirk("several_series", number, seen, "all are written; a point goes with the one that it was marked on")
         elif not series:
             yield Quirk("no_series", number, f"no {role.label} series", "findings that need it have no crop from it")
     yield from _other_kinds(study)
@@ -105,7 +105,7 @@ def _reader_quirks(series: SeriesFacts) -> Iterator[tuple[str, str, str]]:
         yield "series_left_out", series.left_out, "the series has no volume; its points count on the others"
     if len(series.volumes) > 1:
         seen = f"{len(series.volumes)} blocks ({series.role.label})"
-        yield "several_blocks", seen, "one volume for each block; a point goes with the one that it lies deepest in"
+        yield "several_blocks", seen, "one volume for each block; a point goes with the one that it was marked on"
     flags = {flag: None for volume in series.volumes for flag in volume.flags}
     for flag in flags:
         if flag.startswith(RESAMPLED):
@@ -135,7 +135,7 @@ def _slice_quirks(series: SeriesFacts, rows: Sequence[InstanceRow]) -> Iterator[
     expected = series.role.value.split("_")[0]
     planes = [plane for row in rows if (plane := _plane(row)) and plane != expected]
     if planes:
-        seen = f"{len(planes)} of {len(rows)} slices of a {series.role.label} series lie {planes[0]}"
+        seen = f"{len(planes)} of {len(rows)} slices of the {series.role.label} series lie {planes[0]}"
         yield "other_plane", seen, "the description is followed"
 
 

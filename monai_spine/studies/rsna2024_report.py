@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from monai_spine.anatomy import LEVELS, Condition, Level, Severity, Target, TargetKind
+from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Severity, Target, TargetKind
 from monai_spine.report.html import KINDS, template_environment
 from monai_spine.report.palette import SIGNS
 from monai_spine.result import RESEARCH_NOTICE
@@ -51,7 +51,7 @@ class ReportContent:
 
 @dataclass(frozen=True)
 class ClassCell:
-    """Grades of one kind of finding at one level."""
+    """Grades of one kind of finding at one level, or at all."""
 
     counts: Mapping[Severity, int]
     missing: int
@@ -116,7 +116,8 @@ def report_html(content: ReportContent) -> str:
             research_notice=RESEARCH_NOTICE,
             kinds=KINDS,
             levels=LEVELS,
-            classes={(kind, level): _class_cell(content.rows, kind, level) for kind in KINDS for level in LEVELS},
+            classes={(kind, level): _class_cell(content.rows, kind, [level]) for kind in KINDS for level in LEVELS},
+            totals={kind: _class_cell(content.rows, kind, LEVELS) for kind in KINDS},
             conditions=list(Condition),
             severities=[(severity, SIGNS[severity]) for severity in Severity],
             graded=(Severity.SEVERE, Severity.MODERATE),
@@ -125,14 +126,16 @@ def report_html(content: ReportContent) -> str:
             quirks=_quirk_rows(content.quirks),
             volumes=sum(len(series.volumes) for study in content.images for series in study.series),
             series=sum(len(study.series) for study in content.images),
+            slices=sum(volume.shape[2] for study in content.images for series in study.series for volume in series.volumes),
             points=sum(len(case.targets) for case in content.cases),
+            unlabelled=sum(len(TARGETS) - len(study.severities) for study in content.rows),
         )
     )
 
 
-def _class_cell(rows: Iterable[StudyRows], kind: TargetKind, level: Level) -> ClassCell:
-    target = Target(kind.condition, kind.side, level)
-    found = Counter(study.severities.get(target) for study in rows)
+def _class_cell(rows: Iterable[StudyRows], kind: TargetKind, levels: Sequence[Level]) -> ClassCell:
+    targets = [Target(kind.condition, kind.side, level) for level in levels]
+    found = Counter(study.severities.get(target) for study in rows for target in targets)
     return ClassCell({severity: found[severity] for severity in Severity}, found[None])
 
 

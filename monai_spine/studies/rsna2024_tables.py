@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = ["POINTS_FILE", "SERIES_FILE", "TRAIN_FILE", "PointRow", "SetAsideStud
 TRAIN_FILE, POINTS_FILE, SERIES_FILE = "train.csv", "train_label_coordinates.csv", "train_series_descriptions.csv"
 
 _Cells = tuple[Any, ...]
+_FLOAT_ID = re.compile(r"[1-9]\d*\.0*")
 _SEVERITIES = tuple(Severity)
 _TARGET_OF = {target.slug: target for target in TARGETS}
 
@@ -92,6 +94,8 @@ def read_tables(folder: Path | str, *, keep_going: bool = False) -> StudyTables:
     folder = Path(folder)
     reader = _Reader(keep_going)
     train = reader.read(folder / TRAIN_FILE, TRAIN_COLUMNS, read_train)
+    if train.empty and not reader.set_aside:
+        raise TableError(f"{folder / TRAIN_FILE} has a header and no study. Restore it.")
     points = reader.read(folder / POINTS_FILE, POINT_COLUMNS, read_coordinates)
     series = reader.read(folder / SERIES_FILE, SERIES_COLUMNS, read_series_descriptions)
     known = set(train["study_id"].tolist())
@@ -127,7 +131,7 @@ class _Reader:
                     raise
                 studies = table.cells["study_id"].tolist()
                 for row, message in error.rows:
-                    self._lose(studies[row], message)
+                    self._lose(_meant(studies[row]), message)
                 table = table.without("study_id", {studies[row] for row, _ in error.rows})
             else:
                 return frame.set_axis(table.cells.index)
@@ -167,6 +171,11 @@ class _Reader:
         if study not in self._lost:
             self._lost.add(study)
             self.set_aside.append(SetAsideStudy(study, reason))
+
+
+def _meant(study: str) -> str:
+    """The study that a broken row is about: an id with nothing but zeros after the point still names it."""
+    return study.partition(".")[0] if _FLOAT_ID.fullmatch(study) else study
 
 
 def _grouped(

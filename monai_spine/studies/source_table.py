@@ -175,11 +175,18 @@ class SourceTable:
             TableError: Two rows agree in all of `columns`.
         """
         keys = self.cells[list(columns)]
-        self.refuse(
-            keys.duplicated().to_numpy(),
-            lambda row: "a second row for " + ", ".join(f"{column} {keys.iloc[row][column]!r}" for column in columns),
-            remedy="Keep one row for each.",
+        twice = keys.duplicated().to_numpy()
+        first = (
+            {key: row for row, key in reversed(list(enumerate(keys.itertuples(index=False, name=None))))} if twice.any() else {}
         )
+
+        def describe(row: int) -> str:
+            earlier = first[tuple(keys.iloc[row])]
+            alike = "the same as" if self.cells.iloc[row].equals(self.cells.iloc[earlier]) else "which contradicts"
+            named = ", ".join(f"{column} {keys.iloc[row][column]!r}" for column in columns)
+            return f"a second row for {named}, {alike} {self.unit} {self.cells.index[earlier]}"
+
+        self.refuse(twice, describe, remedy="Keep one row for each.")
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
@@ -195,6 +202,10 @@ def _read_csv(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
                     continue
                 if not header:
                     header = _checked_header(path, row)
+                elif any("\0" in cell for cell in row):
+                    raise TableError(
+                        f"{path}, line {reader.line_num}: it holds a zero byte, so that the file is damaged. Restore it."
+                    )
                 elif len(row) != len(header):
                     raise TableError(
                         f"{path}, line {reader.line_num}: {len(row)} cells under a header of {len(header)}. "
@@ -214,6 +225,11 @@ def _read_csv(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
 
 def _checked_header(path: Path, row: list[str]) -> list[str]:
     header = [cell.strip() for cell in row]
+    other = next((sign for sign in (";", "\t", "|") if len(row) == 1 and sign in row[0]), None)
+    if other:
+        raise TableError(f"{path}, line 1: its cells are parted by {other!r}, not by commas. Export the table again as CSV.")
+    if any("\0" in cell for cell in row):
+        raise TableError(f"{path}, line 1: it holds a zero byte, so that the file is damaged. Restore it.")
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
         raise TableError(f"{path}, line 1: column {_listed(twice)} is there twice. Keep one of each.")

@@ -30,13 +30,14 @@ __all__ = [
     "read_submission",
     "row_id",
     "write_submission",
+    "write_uniform_submission",
 ]
 
 PROBABILITIES: tuple[str, ...] = tuple(severity.slug for severity in Severity)
 """The columns that follow the row id: normal_mild, moderate, severe."""
 
 _ROW_ID = re.compile(rf"(?P<study>.+)_(?P<target>{'|'.join(target.slug for target in TARGETS)})")
-_FLOAT_ID = re.compile(r"\d+\.0*|\d(\.\d+)?e\+?\d+", re.IGNORECASE)
+_SPOILT_ID = re.compile(r"\d+\.0*|\d+(\.\d+)?e\+?\d+|-\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ def _row_keys(table: SourceTable) -> pd.DataFrame:
     )
     studies = [match["study"] for match in matches if match]
     table.refuse(
-        [_FLOAT_ID.fullmatch(study) is not None for study in studies],
-        lambda row: f"row_id {ids[row]!r} holds a study id that was saved as a float",
-        remedy="Such ids lose digits: build the row ids from integers.",
+        [_SPOILT_ID.fullmatch(study) is not None for study in studies],
+        lambda row: f"row_id {ids[row]!r} holds a study id that was saved as a float or in 32 bits",
+        remedy="Such ids lose digits: build the row ids from 64-bit integers.",
     )
     table.unique(["row_id"])
     frame: pd.DataFrame = pd.DataFrame({"study": studies, "target": [match["target"] for match in matches if match]})
@@ -174,6 +175,16 @@ def write_submission(rows: Iterable[SubmissionRow], path: Path | str) -> None:
             f"Give each study one row for each of the {len(TARGETS)} targets, the prior where nothing is known."
         )
     write_rows(Path(path), ("row_id", *PROBABILITIES), [(name, *cells[name]) for name in wanted])
+
+
+def write_uniform_submission(studies: Iterable[int | str], path: Path | str) -> None:
+    """Write a third for each severity of every target, as the competition's sample submission has it.
+
+    Raises:
+        TableError: A study is there twice.
+        OutputError: The file cannot be written.
+    """
+    write_submission((SubmissionRow(study, target, (1 / 3, 1 / 3, 1 / 3)) for study in studies for target in TARGETS), path)
 
 
 def _checked_cells(row: SubmissionRow) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from monai_spine.anatomy import DISCS, Condition, Level, Side, Vertebra
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
-from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedVolume, read_datalist
+from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedTarget, PreparedVolume, read_datalist
 from monai_spine.training.losses import MISSING
 
 __all__ = [
@@ -131,8 +131,8 @@ def grading_items(
 
     With `graded_only=False` targets that have a point and no grade are there too, labelled `losses.MISSING`.
 
-    Where a case has several volumes of the role (blocks of axial slices), the target goes with the one that its point lies
-    deepest in.
+    Where a case has several volumes of the role (series, blocks of axial slices), the target goes with the one that it was marked
+    on; where the data list does not say, or that one has another role, with the one that its point lies deepest in.
 
     Returns:
         Dicts with `image` (absolute path), `point_ras_mm` ([r, a, s]), `mirror` (True for the right side, which is shown as a
@@ -147,7 +147,7 @@ def grading_items(
                 continue
             items.append(
                 {
-                    "image": min(grids, key=lambda grid: _depth_mm(found.point_ras_mm, grid[1], grid[2]))[0],
+                    "image": _marked_image(datalist, found, grids),
                     "point_ras_mm": list(found.point_ras_mm),
                     "mirror": target.side is Side.RIGHT,
                     "label": MISSING if found.severity is None else found.severity.index,
@@ -156,6 +156,14 @@ def grading_items(
                 }
             )
     return items
+
+
+def _marked_image(datalist: Datalist, found: PreparedTarget, grids: Sequence[tuple[str, Affine, tuple[int, ...]]]) -> str:
+    """The volume that a target was marked on if it is among these, otherwise the one that its point lies deepest in."""
+    marked = None if found.image is None else str((datalist.root / found.image).resolve())
+    if marked in [path for path, _, _ in grids]:
+        return marked
+    return min(grids, key=lambda grid: _depth_mm(found.point_ras_mm, grid[1], grid[2]))[0]
 
 
 def _images(datalist: Datalist, case: PreparedCase, role: str) -> list[str]:

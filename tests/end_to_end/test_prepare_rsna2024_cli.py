@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -59,3 +60,15 @@ def test_a_set_aside_study_is_named_and_the_exit_code_says_so(run, data: Path, t
 def test_no_corrections_is_said_in_the_report(run, data: Path, tmp_path: Path) -> None:
     assert run("prepare", "rsna2024", data, "-o", tmp_path / "out", "--quiet", "--no-corrections").exit_code == 0
     assert "left as they are in the tables (--no-corrections)" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_study_that_is_written_again_is_named_with_the_reason(run, data: Path, tmp_path: Path) -> None:
+    arguments = ("prepare", "rsna2024", data, "-o", tmp_path / "out", "--quiet")
+    assert run(*arguments).exit_code == 0
+    os.utime(folder_of(data, BAD, "Axial T2") / "3.dcm", (0, 0))
+    result = run(*arguments, "--resume")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        f"Written anew: {BAD}: its files are not those that it was made from (names, sizes or times differ)"
+    ]
+    assert run(*arguments, "--resume").stderr == ""

@@ -141,6 +141,18 @@ def test_a_graded_target_goes_with_the_block_that_it_lies_in(tmp_path):
     assert [(item["mirror"], item["label"]) for item in items] == [(False, 1), (True, 2)]
 
 
+def test_a_graded_target_goes_with_the_volume_that_it_was_marked_on(tmp_path):
+    marked = replace(case().targets[LEFT], image="a/high.nii")
+    elsewhere = replace(case().targets[LEFT.mirrored], image="a/t2.nii")
+    datalist = read_datalist(write(tmp_path, [replace(case(), targets={LEFT: marked, LEFT.mirrored: elsewhere}), case("2")]))
+    save_block(tmp_path / "a/high.nii", 40.0)
+    save_block(tmp_path / "a/low.nii", 0.0)
+    items = grading_items(datalist, "training", "subarticular_stenosis", "axial_t2")
+    assert [item["image"] for item in items] == [str(tmp_path / "a/high.nii"), str(tmp_path / "a/low.nii")], (
+        "deepest, if elsewhere"
+    )
+
+
 def test_a_case_without_the_role_gives_no_items(tmp_path):
     assert grading_items(read_datalist(write(tmp_path)), "training", LEFT.condition, "sagittal_t1") == []
 

@@ -143,6 +143,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(source: Path, whole
     process.kill()
     process.wait()
     assert not (out / "datalist.json").exists()
+    (out / ".datalist.1.part").write_text("what a kill while the lists are written leaves")
     first = next(iter(out.glob("volumes/*/.complete"))).parent
     kept = {path: path.stat().st_mtime_ns for path in first.iterdir()}
     prepare(source, out, PrepareOptions(resume=True))
@@ -155,7 +156,8 @@ def test_a_study_whose_series_are_renamed_in_the_table_is_written_again(data: Pa
     prepare(data, out)
     names = {"Sagittal T1": "Sagittal T2/STIR", "Sagittal T2/STIR": "Sagittal T1"}
     edit_series(data, lambda row: {**row, "series_description": names.get(row["series_description"], row["series_description"])})
-    prepare(data, out, PrepareOptions(resume=True))
+    renewed = prepare(data, out, PrepareOptions(resume=True)).renewed
+    assert renewed == dict.fromkeys(map(int, STUDIES), "the table names other series now")
     uids = {volume.image: volume.series_instance_uid for case in read_datalist(out).cases for volume in case.volumes}
     for study in STUDIES:
         uid = next(uid for image, uid in uids.items() if image.endswith(f"{study}/sagittal_t1_0.nii.gz"))
@@ -272,3 +274,23 @@ def test_missing_labels_leave_a_place_without_a_grade(data: Path, tmp_path: Path
     assert sum(len(quirk.targets) for quirk in prepared.quirks if quirk.kind == "missing_label") == 3
     assert "1 without a label" not in prepared.report.read_text()
     assert "3 without a label" in prepared.report.read_text()
+
+
+def test_a_study_whose_files_were_changed_since_is_written_again_and_said(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert not prepare(data, out).renewed
+    before = {path: path.stat().st_mtime_ns for path in (out / "volumes").rglob("*.nii.gz")}
+    file = next((data / "train_images" / STUDIES[1]).rglob("3.dcm"))
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = (dataset.pixel_array // 2).tobytes()
+    dataset.save_as(file)
+    renewed = prepare(data, out, PrepareOptions(resume=True)).renewed
+    assert set(renewed) == {int(STUDIES[1])}
+    assert "its files are not those that it was made from" in renewed[int(STUDIES[1])]
+    touched = {path.parent.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp}
+    assert touched == {STUDIES[1]}
+    prepare(data, tmp_path / "anew")
+    assert contents(out) == contents(tmp_path / "anew")
+    file.unlink()
+    with pytest.raises(TableError, match=r"3\.dcm is not there\. Restore the file"):
+        prepare(data, out, PrepareOptions(resume=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tiny_rsna2024 import Row, edit_points, edit_series, edit_train, folder_of, 
 from monai_spine.errors import SpineError, TableError
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.studies.rsna2024_prepare import PrepareOptions, prepare
+from monai_spine.studies.rsna2024_tables import read_tables
 
 BAD, GOOD = "900000001", "900000002"
 CANAL = "spinal_canal_stenosis_l4_l5"
@@ -51,6 +53,16 @@ def duplicate_study(data: Path) -> None:
 def duplicate_point(data: Path) -> None:
     path = data / "train_label_coordinates.csv"
     add_line(path, path.read_text().splitlines()[1])
+
+
+def contradicting_study(data: Path) -> None:
+    line = (data / "train.csv").read_text().splitlines()[1]
+    add_line(data / "train.csv", ",".join([line.split(",")[0], *["Severe"] * 25]))
+
+
+def contradicting_point(data: Path) -> None:
+    path = data / "train_label_coordinates.csv"
+    add_line(path, ",".join([*path.read_text().splitlines()[1].split(",")[:-2], "1.5", "2.5"]))
 
 
 def ids_as_floats(data: Path) -> None:
@@ -105,6 +117,55 @@ def file_without_number(data: Path) -> None:
     (folder / "3.dcm").rename(folder / "three.dcm")
 
 
+def file_named_in_capitals(data: Path) -> None:
+    folder = folder_of(data, BAD, "Axial T2")
+    (folder / "2.dcm").rename(folder / "2.DCM")
+
+
+def file_there_twice(data: Path) -> None:
+    folder = folder_of(data, BAD, "Axial T2")
+    shutil.copy(folder / "2.dcm", folder / "02.dcm")
+
+
+def empty_file(data: Path) -> None:
+    (folder_of(data, BAD, "Axial T2") / "2.dcm").write_bytes(b"")
+
+
+def header_cut_off(data: Path) -> None:
+    path = folder_of(data, BAD, "Axial T2") / "2.dcm"
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def link_to_nowhere(data: Path) -> None:
+    path = folder_of(data, BAD, "Axial T2") / "2.dcm"
+    path.unlink()
+    path.symlink_to("nowhere.dcm")
+
+
+def pipe(data: Path) -> None:
+    path = folder_of(data, BAD, "Axial T2") / "2.dcm"
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder_for_file(data: Path) -> None:
+    path = folder_of(data, BAD, "Axial T2") / "2.dcm"
+    path.unlink()
+    path.mkdir()
+
+
+def point_that_is_no_number(data: Path) -> None:
+    edit_points(data, of_bad(x="nan"))
+
+
+def point_below_zero(data: Path) -> None:
+    edit_points(data, of_bad(y="-0.6"))
+
+
+def instance_as_float(data: Path) -> None:
+    edit_points(data, of_bad(instance_number="3.0"))
+
+
 def empty_series(data: Path) -> None:
     folder = folder_of(data, BAD, "Axial T2")
     shutil.rmtree(folder)
@@ -114,8 +175,10 @@ def empty_series(data: Path) -> None:
 CASES = {
     unknown_label: rf"train\.csv, line 2: {CANAL} is 'severe'\. Choose from: Normal/Mild, Moderate, Severe, nothing",
     unknown_description: r"train_series_descriptions\.csv, line 2: series_description is 'Coronal T2' .*Choose from: Sagittal T1",
-    duplicate_study: rf"train\.csv, line 4: a second row for study_id '{BAD}'\. Keep one row",
-    duplicate_point: rf"coordinates\.csv, line 52: a second row for study_id '{BAD}', condition .* Keep one row",
+    duplicate_study: rf"train\.csv, line 4: a second row for study_id '{BAD}', the same as line 2\. Keep one row",
+    contradicting_study: rf"train\.csv, line 4: a second row for study_id '{BAD}', which contradicts line 2\. Keep one row",
+    duplicate_point: rf"coordinates\.csv, line 52: a second row for study_id '{BAD}', condition .*, the same as line 2\. Keep",
+    contradicting_point: r"coordinates\.csv, line 52: a second row for .*, which contradicts line 2\. Keep one row",
     ids_as_floats: rf"train\.csv, line 2: study_id '{BAD}\.0' is not a whole number\. .*exported again as integers",
     point_outside: r"coordinates\.csv, line \d+: x 64\.2, y .* lies outside of .*\d+\.dcm, which has 64 × 64 pixels\. Correct",
     point_on_no_file: r"coordinates\.csv, line 2: .*77\.dcm is not there\. Restore the file, or correct instance_number",
@@ -127,7 +190,17 @@ CASES = {
     study_not_in_train: rf"coordinates\.csv, line 2: study_id {BAD} is not in .*train\.csv\. Add its labels there",
     file_of_text: r"3\.dcm cannot be read: not DICOM.*Restore the file from the data set",
     file_cut_off: r"The pixels of .*3\.dcm cannot be read .*cut off",
-    file_without_number: r"three\.dcm is not named by an instance number\. Rename it",
+    file_without_number: r"three\.dcm is not named as <instance number>\.dcm\. Rename it",
+    file_named_in_capitals: r"2\.DCM is not named as <instance number>\.dcm\. Rename it",
+    file_there_twice: r"02\.dcm is not named as <instance number>\.dcm\. Rename it, or move it away",
+    empty_file: r"2\.dcm cannot be read: not DICOM: .*Restore the file from the data set",
+    header_cut_off: r"2\.dcm cannot be read: .*Restore the file from the data set",
+    link_to_nowhere: r"2\.dcm leads nowhere\. Restore the file from the data set",
+    pipe: r"2\.dcm is no file\. Restore the file from the data set",
+    folder_for_file: r"2\.dcm is no file\. Restore the file from the data set",
+    point_that_is_no_number: r"coordinates\.csv, line 2: x is 'nan', which is not finite .*Replace what is infinite or NaN",
+    point_below_zero: r"coordinates\.csv, line 2: x .*, y -0\.6 lies outside of .*\.dcm, which has 64 × 64 pixels\. Correct",
+    instance_as_float: r"coordinates\.csv, line 2: instance_number '3\.0' is not a whole number .*as integers",
     empty_series: r"holds no \.dcm file\. Restore the series from the data set",
 }
 
@@ -146,12 +219,9 @@ def test_the_bad_study_alone_is_set_aside_on_request(data: Path, tmp_path: Path,
     spoil(data)
     prepared = prepare(data, tmp_path / "out", PrepareOptions(keep_going=True))
     assert [case.case for case in read_datalist(prepared.path).cases] == [GOOD]
-    said = {
-        one.study.removesuffix(".0"): one.reason for one in prepared.set_aside if not one.reason.endswith("move the folder away.")
-    }
-    said |= {one.study: one.reason for one in prepared.set_aside if spoil is series_not_in_table}
-    assert set(said) == {BAD}
-    assert re.search(CASES[spoil].replace(" .*", ".*"), next(iter(one.reason for one in prepared.set_aside)))
+    (one,) = prepared.set_aside
+    assert one.study == BAD
+    assert re.search(CASES[spoil].replace(" .*", ".*"), one.reason)
     assert BAD in (tmp_path / "out" / "set_aside.csv").read_text()
     assert BAD in prepared.report.read_text()
 
@@ -176,3 +246,52 @@ def test_nothing_left_to_prepare_is_refused(data: Path, tmp_path: Path) -> None:
     edit_train(data, lambda row: {**row, CANAL: "?"})
     with pytest.raises(TableError, match=r"leaves no study to prepare\. The first: .*line 2"):
         prepare(data, tmp_path / "out", PrepareOptions(keep_going=True))
+
+
+def test_a_file_that_may_not_be_read_is_named_with_its_remedy(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, opened = folder_of(data, BAD, "Axial T2") / "2.dcm", Path.open
+
+    def refuse(path: Path, *arguments: object, **options: object) -> object:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **options)  # type: ignore[arg-type, call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SpineError, match=r"2\.dcm cannot be opened \(Permission denied\)\. Check its permissions"):
+        prepare(data, tmp_path / "out")
+    prepared = prepare(data, tmp_path / "out", PrepareOptions(keep_going=True, resume=True))
+    assert [one.study for one in prepared.set_aside] == [BAD]
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train_label_coordinates.csv", "train_series_descriptions.csv"])
+def test_a_table_with_other_marks_or_line_ends_is_read_the_same_or_refused(data: Path, name: str) -> None:
+    wanted, path = read_tables(data).studies, data / name
+    text = path.read_bytes()
+    for same in (b"\xef\xbb\xbf" + text, text.replace(b"\n", b"\r\n")):
+        path.write_bytes(same)
+        assert read_tables(data).studies == wanted
+    for other, complaint in (
+        (text.replace(b",", b";"), r"line 1: its cells are parted by ';', not by commas\. Export the table again as CSV"),
+        (text.replace(b",", b"\t"), r"line 1: its cells are parted by '\\t', not by commas"),
+        (text.replace(b"\n9", b"\n\x009", 1), r"line 2: it holds a zero byte, .*damaged\. Restore it|is no CSV file in UTF-8"),
+        (text.decode().encode("utf-16"), r"is no CSV file in UTF-8 .*Export the table again as CSV"),
+        (text[:-25], r"line \d+: .*(cells under a header|Choose from)"),
+    ):
+        path.write_bytes(other)
+        with pytest.raises(TableError, match=rf"{re.escape(name)}.*{complaint}"):
+            read_tables(data)
+
+
+def test_tables_without_a_row_are_refused_before_an_image_is_read(data: Path, tmp_path: Path) -> None:
+    for name, complaint in (
+        ("train_label_coordinates.csv", r"coordinates\.csv has no point of any study"),
+        ("train_series_descriptions.csv", rf"descriptions\.csv has no series of study {BAD}"),
+        ("train.csv", r"train\.csv has a header and no study"),
+    ):
+        path = data / name
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+        with pytest.raises(TableError, match=complaint):
+            prepare(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

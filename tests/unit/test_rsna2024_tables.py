@@ -97,7 +97,9 @@ def test_an_unknown_label_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_study_that_comes_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"line 3: a second row for study_id '7' \(1 more like it\)\. Keep one"):
+    with pytest.raises(
+        TableError, match=r"line 3: a second row for study_id '7', the same as line 2 \(1 more like it\)\. Keep one"
+    ):
         read_train(write_train(tmp_path, *[train_line(7)] * 3))
 
 
@@ -162,6 +164,7 @@ def test_an_unknown_series_description_is_named(tmp_path: Path) -> None:
         ("1_spinal_canal_stenosis,1,0,0,1", "row_id '1_spinal_canal_stenosis' is not <study_id>_<target>"),
         ("1.0_spinal_canal_stenosis_l1_l2,1,0,0,1", "study id that was saved as a float"),
         ("4.003253e+06_spinal_canal_stenosis_l1_l2,1,0,0,1", "study id that was saved as a float"),
+        ("-4258207_spinal_canal_stenosis_l1_l2,1,0,0,1", "study id that was saved as a float or in 32 bits"),
         ("1_spinal_canal_stenosis_l1_l2,1,1,0,1", "the label is 1, 1, 0, which is not one-hot"),
         ("1_spinal_canal_stenosis_l1_l2,0.5,0.5,0,1", "which is not one-hot"),
         ("1_spinal_canal_stenosis_l1_l2,0,0,1,-4", "sample_weight is -4, below 0"),

@@ -2,6 +2,8 @@
 
 OUT/train_images/<study>/<series>/<instance>.dcm
 OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv    the real rows of these studies
+OUT/sample_submission.csv  test_series_descriptions.csv    in the form of the real ones, where these are there: what a submission
+    names of these studies, and their series
 OUT/latents.csv  levels.csv    see `phantom/truth.py`
 OUT/replica.json   seed and largest matrix: a later run goes on only with the same
 """
@@ -22,11 +24,14 @@ from monai_spine.phantom.replica.study import Replica, replicate
 from monai_spine.phantom.replica.tables import COPIED_TABLES, ReplicaTables, TableStudy
 from monai_spine.phantom.simulate import simulate_pixels
 from monai_spine.phantom.truth import StudyTruth, truth_of, write_truth
+from monai_spine.studies.rsna2024 import SERIES_COLUMNS
+from monai_spine.studies.submissions import write_uniform_submission
+from monai_spine.studies.table_output import write_rows
 from monai_spine.workers import in_processes
 
 __all__ = ["write_replica"]
 
-_POINTS = "train_label_coordinates.csv"
+_POINTS, _SAMPLE, _TEST_SERIES = "train_label_coordinates.csv", "sample_submission.csv", "test_series_descriptions.csv"
 
 
 def write_replica(
@@ -70,6 +75,7 @@ def write_replica(
             if on_study is not None:
                 on_study(truth.study_id)
         _copy_tables(out, contents, chosen, max_matrix)
+        _write_test_tables(out, Path(tables), contents, chosen)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{out} cannot be written ({reason}). Free some space or choose another folder.") from error
@@ -129,6 +135,15 @@ def _copy_tables(out: Path, contents: ReplicaTables, chosen: tuple[int, ...], ma
             file.writelines(lines[None])
             file.writelines(scale(study, line) for study in chosen for line in lines.get(study, ()))
         beside.replace(out / name)
+
+
+def _write_test_tables(out: Path, tables: Path, contents: ReplicaTables, chosen: tuple[int, ...]) -> None:
+    """The tables that the competition hands out with its hidden studies, made of the replica's own."""
+    if (tables / _SAMPLE).is_file():
+        write_uniform_submission(chosen, out / _SAMPLE)
+    if (tables / _TEST_SERIES).is_file():
+        rows = [(one, series.series_id, series.description) for one in sorted(chosen) for series in contents.studies[one].series]
+        write_rows(out / _TEST_SERIES, SERIES_COLUMNS, rows)
 
 
 def _unchanged(study: int, line: str) -> str:
