@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from monai_spine.volume import Volume
     from monai_spine.weights import Bundle
 
-__all__ = ["Grade", "Grader", "grade_targets", "load_grader"]
+__all__ = ["Grade", "Grader", "grade_targets", "load_grader", "referred"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,17 @@ def grade_targets(
         for at, probabilities in zip(waiting, grader.probabilities(crops), strict=True):
             grades[at] = replace(grades[at], status="graded", probabilities=probabilities)
     return tuple(grades)
+
+
+def referred(grades: Iterable[Grade], graders: Mapping[Condition, Grader]) -> tuple[Grade, ...]:
+    """The same grades, flagged `referral` where their grader leaves a finding with such probabilities to a reader."""
+    return tuple(_referred(grade, graders.get(grade.target.condition)) for grade in grades)
+
+
+def _referred(grade: Grade, grader: Grader | None) -> Grade:
+    if grade.probabilities is None or grader is None or grader.referral is None:
+        return grade
+    return replace(grade, doubts=grader.referral.doubts(grade.probabilities, grade.target.level))
 
 
 def _placed(

@@ -13,7 +13,7 @@ import torch
 from monai_spine.anatomy import TARGETS, Condition, Severity, Target
 from monai_spine.errors import WeightsError
 from monai_spine.features import watching
-from monai_spine.grades import Grade, Grader, grade_targets
+from monai_spine.grades import Grade, Grader, grade_targets, referred
 from monai_spine.levels import Levels
 from monai_spine.volume import Volume
 from monai_spine.weights import WEIGHT_FILES, Bundle, bundle_folder, find_bundle
@@ -130,12 +130,13 @@ def grade_study(
     unread: Mapping[Any, str] | None = None,
     corrector: Corrector | None = None,
 ) -> tuple[Grade, ...]:
-    """As `grade_targets`; with a corrector, its answers for the study as a whole."""
+    """As `grade_targets`; with a corrector, its answers for the study as a whole. What is too unsure then is referred."""
     if corrector is None:
-        return grade_targets(targets, levels, volumes, graders, unread=unread)
+        return referred(grade_targets(targets, levels, volumes, graders, unread=unread), graders)
     known = [Condition.parse(name) for name in corrector.graders]
     with ExitStack() as stack:
         watched = {condition: stack.enter_context(watching(graders[condition].network)) for condition in known}
         grades = grade_targets(targets, levels, volumes, graders, unread=unread)
     counts = {c: sum(grade.target.condition is c and grade.status == "graded" for grade in grades) for c in known}
-    return corrector.corrected(grades, {c: watched[c].take(count) for c, count in counts.items()})
+    corrected = corrector.corrected(grades, {c: watched[c].take(count) for c, count in counts.items()})
+    return referred(corrected, graders)

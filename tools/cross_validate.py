@@ -41,8 +41,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
 from cross_validation.head import HeadPlan, comparison, head_predictions, run_heads
+from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
 from cross_validation.report import write_report
 from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, steps
 from cross_validation.shipping import ship

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_spine.anatomy import Condition
+from monai_spine.branches import Views
 from monai_spine.console import progress_reporter
 from monai_spine.crops import Crop, CropSpec
 from monai_spine.errors import LevelsNotFoundError, SpineError
@@ -34,7 +35,7 @@ from monai_spine.weights import find_bundle
 class Placer(Grader):
     """Stands where a grader stands, and lets the crops be placed without looking at them."""
 
-    def probabilities(self, crops: Sequence[Crop]) -> list[tuple[float, float, float]]:
+    def probabilities(self, crops: Sequence[Crop | Views]) -> list[tuple[float, float, float]]:
         """The same for every crop."""
         return [(1.0, 0.0, 0.0)] * len(crops)
 

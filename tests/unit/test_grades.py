@@ -13,7 +13,7 @@ from tiny_prepared import SHAPES, affine_of, canal_points
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Severity, Side
 from monai_spine.crops import CropSpec
 from monai_spine.errors import WeightsError
-from monai_spine.grades import Grade, Grader, grade_targets
+from monai_spine.grades import Grade, Grader, grade_targets, referred
 from monai_spine.levels import LevelPoint, Levels
 from monai_spine.referral import Referral
 from monai_spine.series import Role
@@ -143,7 +143,7 @@ def test_a_finding_above_the_bundle_s_threshold_is_graded_and_flagged() -> None:
     ready = graders()
     sure, unsure = (replace(ready[condition], referral=Referral(0.5)) for condition in list(SPECS)[:2])
     ready |= {sure.condition: sure, unsure.condition: replace(unsure, referral=Referral(0.2))}
-    grades = grade_targets(TARGETS, LEVELS_FOUND, volumes(*ALL), ready)
+    grades = referred(grade_targets(TARGETS, LEVELS_FOUND, volumes(*ALL), ready), ready)
     assert {grade.probabilities for grade in grades} == {grades[0].probabilities}
     assert max(grades[0].probabilities or ()) == pytest.approx(0.576, abs=1e-3)
     assert {grade.target.condition for grade in grades if grade.flags == ("referral",)} == {unsure.condition}
