@@ -71,10 +71,12 @@ class Numbering:
         assigned: For each of `DISCS`, the position of its candidate, or None.
         probability: (candidates, levels): probability that the candidate's disc bears that name, over all numberings. Candidates
             nearer to each other than `ColumnPrior.same_disc_mm` are one disc, and share their probabilities.
+        score: How much likelier this numbering is than that no disc bears a name: the logarithm of the ratio.
     """
 
     assigned: tuple[int | None, ...]
     probability: Floats
+    score: float = 0.0
 
 
 def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, prior: ColumnPrior = STANDARD_PRIOR) -> Numbering:
@@ -89,10 +91,10 @@ def number_column(candidates: Sequence[Candidate], body_evidence: BodyEvidence, 
         return Numbering((None,) * len(DISCS), np.zeros((0, len(DISCS))))
     node = _node_scores(candidates, prior)
     edge = _edge_scores(candidates, body_evidence, prior)
-    assigned = _viterbi(node, edge)
+    assigned, score = _viterbi(node, edge)
     points = np.array([candidate.point_ras_mm for candidate in candidates])
     same = np.linalg.norm(points[:, None] - points[None], axis=-1) < prior.same_disc_mm
-    return Numbering(assigned, np.minimum(same.astype(float) @ _marginals(node, edge), 1.0))
+    return Numbering(assigned, np.minimum(same.astype(float) @ _marginals(node, edge), 1.0), score)
 
 
 def _node_scores(candidates: Sequence[Candidate], prior: ColumnPrior) -> Floats:
@@ -119,7 +121,8 @@ def _edge_scores(candidates: Sequence[Candidate], body_evidence: BodyEvidence, p
     return scores
 
 
-def _viterbi(node: Floats, edge: Floats) -> tuple[int | None, ...]:
+def _viterbi(node: Floats, edge: Floats) -> tuple[tuple[int | None, ...], float]:
+    """The best path's candidates, one or none for each name, and its score."""
     count, levels = node.shape
     best, origin = node.copy(), np.full((count, levels, 2), -1)
     for lower in range(count):
@@ -129,13 +132,14 @@ def _viterbi(node: Floats, edge: Floats) -> tuple[int | None, ...]:
                 origin[lower, level] = np.unravel_index(int(arriving.argmax()), arriving.shape)
                 best[lower, level] = node[lower, level] + arriving.max()
     assigned: list[int | None] = [None] * levels
-    if best.max() <= 0:
-        return tuple(assigned)
+    score = max(float(best.max()), 0.0)
+    if score == 0:
+        return tuple(assigned), score
     candidate, level = (int(index) for index in np.unravel_index(int(best.argmax()), best.shape))
     while candidate >= 0:
         assigned[level] = candidate
         candidate, level = (int(index) for index in origin[candidate, level])
-    return tuple(assigned)
+    return tuple(assigned), score
 
 
 def _marginals(node: Floats, edge: Floats) -> Floats:

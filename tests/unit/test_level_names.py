@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from monai_spine.anatomy import DISCS
 from monai_spine.errors import WeightsError
 from monai_spine.geometry import affine_from_spacing, apply_affine, flip_axis
 from monai_spine.level_candidates import Candidate
-from monai_spine.level_names import CLASSES, LevelNamer, NameBlock, cut_name_blocks
+from monai_spine.level_names import CLASSES, LevelNamer, NameBlock, cut_name_blocks, upside_down
 from monai_spine.models import NAMER
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle, find_bundle
@@ -99,6 +100,24 @@ def test_the_network_says_the_names_and_the_localiser_how_sure_a_disc_is(reading
     evidence = np.array([one.evidence for one in named])
     np.testing.assert_allclose(np.diag(evidence), strengths, rtol=0.02)
     np.testing.assert_allclose(evidence.sum(1), strengths, rtol=0.02)
+
+
+def test_a_negative_is_named_at_the_second_look_where_that_makes_the_better_column(bundle) -> None:
+    namer = LevelNamer(bundle, network=NameByBrightness().requires_grad_(False))
+    volume, discs = brightening_volume(), seen(*[0.9] * 6)
+    negative = replace(volume, array=np.asarray(upside_down(torch.from_numpy(volume.array))))
+    names = {}
+    for better_by in (None, 1.5, 1e6):
+        namer.second_look = None if better_by is None else {"better_by": better_by}
+        names[better_by] = [[int(np.argmax(one.evidence)) for one in namer(scan, discs)] for scan in (volume, negative)]
+    assert names[1.5] == [[0, 1, 2, 3, 4, 5]] * 2
+    assert names[None] == names[1e6]
+    assert names[None][0] == names[1.5][0] != names[None][1]
+
+
+def test_the_brightest_is_the_darkest_upside_down_and_air_stays_black() -> None:
+    image = torch.tensor([0.0, 0.02, 0.05, 0.54, 1.0])
+    torch.testing.assert_close(upside_down(image), torch.tensor([0.0, 0.02, 0.99, 0.5, 0.04]))
 
 
 def test_evidence_for_several_names_adds_up_to_one_disc_at_most(reading) -> None:
