@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_spine.anatomy import DISCS, TARGETS, Vertebra
-from monai_spine.errors import TableError
+from monai_spine.errors import OutputError, TableError
 from monai_spine.geometry import Affine
 from monai_spine.phantom.protocol import plan_study, plan_water_image
 from monai_spine.phantom.scanner import body_labels
-from monai_spine.phantom.simulate import SimulatedPatient, simulate_patient, simulate_pixels
-from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, write_datalist
+from monai_spine.phantom.simulate import FIRST_STUDY_ID, SimulatedPatient, simulate_patient, simulate_pixels
+from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, read_datalist, write_datalist
 
 __all__ = ["describe_case", "prepare_phantom"]
 
@@ -49,10 +49,13 @@ def prepare_phantom(
 
     Raises:
         TableError: No split has a study.
+        OutputError: The folder holds another set, or studies that are not among those that are asked for.
     """
     total = sum(splits.values())
     if total == 0:
         raise TableError("No study was asked for. Give a number of training, validation or test studies above 0.")
+    study = "phantom_water" if water_images else "phantom"
+    _refuse_others(out, study, {str(FIRST_STUDY_ID + 1000 * seed + index) for index in range(total)})
     draw = partial(simulate_patient, seed=seed, max_matrix=max_matrix, plan=plan_water_image if water_images else plan_study)
     write = partial(_write_case, out, draw)
     if jobs > 1:
@@ -63,8 +66,17 @@ def prepare_phantom(
     names = [case.case for case in cases]
     ends = np.cumsum(list(splits.values()))
     parts = {name: names[end - size : end] for (name, size), end in zip(splits.items(), ends.tolist(), strict=True)}
-    study = "phantom_water" if water_images else "phantom"
     return write_datalist(out, study=study, source="simulated", cases=cases, splits=parts)
+
+
+def _refuse_others(out: Path, study: str, wanted: Set[str]) -> None:
+    if not (out / "datalist.json").is_file():
+        return
+    there = read_datalist(out)
+    others = sorted({case.case for case in there.cases} - wanted)
+    if there.study != study or others:
+        what = f"{len(others)} of its studies, such as {others[0]}," if others else f"its set {there.study!r}"
+        raise OutputError(f"{out} holds other studies: {what} is not what was asked for. Give a new folder, or remove this one.")
 
 
 def _counted(cases: Iterable[PreparedCase], on_case: Callable[[], None] | None) -> Iterator[PreparedCase]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monai_spine.anatomy import Level
-from monai_spine.errors import TableError
+from monai_spine.errors import OutputError, TableError
 from monai_spine.geometry import Point, apply_affine, invert_affine
 from monai_spine.phantom import prepare_phantom
 from monai_spine.phantom.tissues import TISSUES, Sequence
@@ -43,3 +43,13 @@ def test_fat_that_is_suppressed_gives_its_share_of_the_signal_less() -> None:
 
 def _voxel(affine: np.ndarray, point_ras_mm: Point) -> tuple[int, ...]:
     return tuple(np.rint(apply_affine(invert_affine(affine), point_ras_mm)).astype(int))
+
+
+def test_a_folder_of_other_studies_is_not_written_over(tmp_path: Path) -> None:
+    path = prepare_phantom(tmp_path, splits={"training": 2}, seed=5, max_matrix=192, water_images=True)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="1 of its studies, such as 900005002, is not"):
+        prepare_phantom(tmp_path, splits={"training": 1}, seed=5, max_matrix=192, water_images=True)
+    with pytest.raises(OutputError, match="its set 'phantom_water' is not"):
+        prepare_phantom(tmp_path, splits={"training": 2}, seed=5, max_matrix=192)
+    assert path.read_bytes() == before
