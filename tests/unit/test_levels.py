@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_bundles import BrightDiscs
 
 from monai_spine.anatomy import DISCS, LEVELS, Level, Vertebra
@@ -226,6 +227,20 @@ def test_no_level_is_named_outside_the_scan(localizer):
     floor = apply_affine(affine, (0, 0, -0.5))[2]
     assert all(found.disc_ras_mm[2] > floor for found in levels.levels)
     assert len(levels.levels) == 5
+
+
+def untrained() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return find_bundle("lumbar_level_localization", BUNDLES).network_definition().eval()
+
+
+@pytest.mark.parametrize(("shape", "spacing_mm"), [((2, 2, 2), (1.0, 1.0, 1.0)), ((8, 90, 90), (4.0, 1.0, 1.0))])
+def test_a_scan_of_nine_centimetres_or_less_is_looked_at_like_any_other(shape, spacing_mm):
+    affine = affine_from_spacing(spacing_mm, center_ras_mm=(0.0, 0.0, 0.0), shape=shape)
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    localizer = LevelLocalizer(find_bundle("lumbar_level_localization", BUNDLES), network=untrained())
+    maps = localizer.maps(Volume(noise, affine, slice_axis=0))
+    assert np.isfinite(maps.discs).all()
 
 
 def test_without_a_volume_there_are_no_levels(localizer):
