@@ -226,7 +226,20 @@ def _nifti_affine(image: object, path: str | Path) -> tuple[Affine, tuple[str, .
         affine = check_affine(np.diag([to_mm, to_mm, to_mm, 1.0]) @ image.affine)  # type: ignore[attr-defined]
     except VolumeGeometryError as error:
         raise VolumeGeometryError(f"{path}: {error}") from error
+    if int(header.get("sform_code", 1)) == 0:
+        _refuse_odd_edges(image, path)
     return affine, (f"lengths were turned from {unit} into mm, as the NIfTI header says",) if to_mm != 1 else ()
+
+
+def _refuse_odd_edges(image: Any, path: str | Path) -> None:
+    """Refuse voxel edges that nibabel mends in silence: it reads 0 as 1 mm, and a negative edge without its sign."""
+    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
+        edges = [float(edge) for edge in image.header_class.from_fileobj(stream, check=False)["pixdim"][1:4]]
+    if min(edges) <= 0:
+        raise VolumeGeometryError(
+            f"{path} states voxel edges of {' × '.join(f'{edge:g}' for edge in edges)}; each must be above 0 (NIfTI-1, pixdim), "
+            "and no sform says better. Rewrite the file's header with its true spacing."
+        )
 
 
 def _nifti_slice_axis(image: object, affine: Affine) -> int:

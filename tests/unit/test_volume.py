@@ -250,6 +250,22 @@ def test_voxels_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
         load_nifti(_nifti(tmp_path / "a.nii", array))
 
 
+@pytest.mark.parametrize("edge", [0.0, -1.0])
+def test_voxel_edges_that_nibabel_would_mend_are_refused_where_they_place_the_voxels(tmp_path: Path, edge: float) -> None:
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    image.set_qform(np.eye(4), code=1)
+    for sform_code in (1, 0):
+        image.set_sform(np.eye(4), code=sform_code)
+        path = tmp_path / f"{sform_code}.nii"
+        nibabel.save(image, path)
+        with path.open("r+b") as stream:
+            stream.seek(80)  # pixdim[1]
+            stream.write(np.float32(edge).tobytes())
+    assert load_nifti(tmp_path / "1.nii").spacing_mm == (1.0, 1.0, 1.0)
+    with pytest.raises(VolumeGeometryError, match=rf"voxel edges of {edge:g} × 1 × 1; each must be above 0"):
+        load_nifti(tmp_path / "0.nii")
+
+
 def test_a_colour_nifti_is_refused(tmp_path: Path) -> None:
     array = np.zeros((3, 4, 5), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     with pytest.raises(UnreadableInputError, match="in colour"):
