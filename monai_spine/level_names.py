@@ -89,7 +89,8 @@ class LevelNamer:
             return ()
         blocks = self._blocks(volume, [candidate.point_ras_mm for candidate in candidates])
         first = _named(candidates, self._answers(blocks))
-        if self.second_look is None:
+        is_picture = 1 in volume.array.shape  # looked at in several sizes instead, of which the surest counts
+        if self.second_look is None or is_picture:
             return first
         second = _named(candidates, self._answers(upside_down(blocks)))
         return second if _score(second) > _score(first) + float(self.second_look["better_by"]) else first

@@ -113,7 +113,7 @@ def test_a_batch_without_any_grade_has_a_finite_loss() -> None:
     logits = torch.zeros(2, 8, requires_grad=True)
     loss = ConditionLoss(severity_share=0.5)(logits, torch.tensor([[0, MISSING], [1, MISSING]]))
     loss.backward()
-    assert float(loss) == pytest.approx(0.5 * np.log(5))
+    assert loss.item() == pytest.approx(0.5 * np.log(5))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 

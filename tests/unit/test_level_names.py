@@ -115,6 +115,15 @@ def test_a_negative_is_named_at_the_second_look_where_that_makes_the_better_colu
     assert names[None][0] == names[1.5][0] != names[None][1]
 
 
+def test_a_picture_is_looked_at_once(bundle) -> None:
+    namer = LevelNamer(bundle, network=NameByBrightness().requires_grad_(False))
+    picture = Volume(1.04 - brightening_volume().array[:1], AFFINE, slice_axis=0)
+    namer.second_look = None
+    once = namer(picture, seen(*[0.9] * 6))
+    namer.second_look = {"better_by": 1.5}
+    assert namer(picture, seen(*[0.9] * 6)) == once
+
+
 def test_the_brightest_is_the_darkest_upside_down_and_air_stays_black() -> None:
     image = torch.tensor([0.0, 0.02, 0.05, 0.54, 1.0])
     torch.testing.assert_close(upside_down(image), torch.tensor([0.0, 0.02, 0.99, 0.5, 0.04]))

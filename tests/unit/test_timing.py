@@ -94,7 +94,7 @@ def test_the_share_stands_in_the_epoch_s_line_and_in_tensorboard(
 ) -> None:
     engine, _ = trainer(clock, step_s=3.0)
     writer = FirstProcessWriter(tmp_path)
-    StatsHandler(iteration_log=False).attach(engine)
+    StatsHandler(iteration_log=False, name=str(tmp_path)).attach(engine)  # a logger that no other test has changed
     TensorBoardStatsHandler(writer, iteration_log=False).attach(engine)
     engine.run(Loader(clock, seconds=1.0, first=1.0), max_epochs=2)
     writer.close()
