@@ -105,3 +105,4 @@ def _draw(axes: Axes, image: np.ndarray, size_mm: Sequence[float], *, axial: boo
     for mark, (x, y) in zip(marks, places, strict=True):
         axes.text(x, y, mark, transform=axes.transAxes, color="gold", fontsize=7, ha="center", va="center")
     axes.plot([0.06 * width, 0.06 * width + _SCALE_MM], [0.05 * height] * 2, color="gold", linewidth=2)
+    axes.text(0.06 * width, 0.07 * height, f"{_SCALE_MM} mm", color="gold", fontsize=6)

@@ -190,4 +190,4 @@ def test_an_axial_crop_is_drawn_with_the_right_side_at_the_left_edge() -> None:
     drawn = np.asarray(axes.images[0].get_array())
     assert drawn.shape == (8, 6)
     assert (drawn[:, 0].min(), drawn[:, 1:].max()) == (1, 0)
-    assert [text.get_text() for text in axes.texts] == ["R", "L", "A", "P"]
+    assert [text.get_text() for text in axes.texts] == ["R", "L", "A", "P", "10 mm"]
