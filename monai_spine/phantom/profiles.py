@@ -80,7 +80,7 @@ def _body_tables(spine: Spine, s: Table) -> dict[str, Table]:
     return {
         "into_body": inside,
         "waist": 1 - 0.09 * (1 - np.clip(relative, 0, 1) ** 2),
-        "depth": np.interp(s, middle[::-1], [spine.body_depth_mm[name] for name in BODIES[::-1]]),
+        "depth": spine.depth_at(s),
         "width": np.interp(s, middle[::-1], [spine.body_width_mm[name] for name in BODIES[::-1]]),
         "from_disc": from_disc[np.arange(len(s)), disc],
         "from_body": s - middle[nearest],

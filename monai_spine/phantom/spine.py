@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from monai_spine.anatomy import LEVELS, Condition, Level, Side, Target, Vertebra
 from monai_spine.geometry import Point, Triple
@@ -14,11 +15,17 @@ from monai_spine.phantom.readers import Reading
 
 __all__ = ["BODIES", "DiscState", "Spine", "sample_spine"]
 
+Floats = npt.NDArray[np.float64]
+
 BODIES = ("T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1", "S2", "S3")
 """Vertebral bodies that are drawn, from the head down."""
 
 _BODY_HEIGHT_MM = dict(zip(BODIES, (22, 23, 25, 26, 27, 27, 27, 25, 27, 23, 20), strict=True))
 _DISC_HEIGHT_MM = {"T10": 5, "T11": 6, "T12": 7, "L1": 8, "L2": 9, "L3": 10, "L4": 11, "L5": 10, "S1": 3, "S2": 1.5}
+# The sacrum tapers: front to back at mid-height, as a share of L5's; and its back wall leans more than its upper endplate does.
+_SACRAL_DEPTH = {"S1": 0.72, "S2": 0.5, "S3": 0.38}
+_SACRAL_TOP = 0.95
+_SACRAL_LEAN_DEG, _STEEPEST_DEG = np.array([9.0, 11.0, 1.0]), 68.0
 # Share of the lordosis L1–S1 that is bent at each disc, from L1/L2 to L5/S1.
 _LORDOSIS_SHARE = np.array([0.08, 0.13, 0.18, 0.25, 0.36])
 
@@ -88,6 +95,13 @@ class Spine:
     shifts_mm: Mapping[Target, Triple] = field(default_factory=dict)
     recess_trim_mm: float = 0.0
 
+    def depth_at(self, s_mm: Floats) -> Floats:
+        """Front to back of the bodies at arc lengths, in mm; the sacrum is nearly as deep as L5 on top, and tapers."""
+        knots = [(sum(self.body_s_mm[name]) / 2, self.body_depth_mm[name]) for name in BODIES]
+        knots.insert(BODIES.index("S1"), (self.body_s_mm["S1"][1], _SACRAL_TOP * self.body_depth_mm["L5"]))
+        at, depth = np.array(knots[::-1]).T
+        return np.asarray(np.interp(s_mm, at, depth))
+
     def disc_s_mm(self, level: Level) -> float:
         """Arc length at the middle of a disc."""
         return (self.body_s_mm[level.vertebra_above.value][0] + self.body_s_mm[level.vertebra_below.value][1]) / 2
@@ -138,7 +152,7 @@ def sample_spine(rng: np.random.Generator, reading: Reading) -> Spine:
     body_s = _stack_bodies(rng, size, discs)
     width = {name: size * (38 + 1.3 * index) * rng.normal(1, 0.02) for index, name in enumerate(BODIES)}
     depth = {name: size * (28 + 0.8 * index) * rng.normal(1, 0.02) for index, name in enumerate(BODIES)}
-    depth |= {"S1": depth["L5"] * 0.88, "S2": depth["L5"] * 0.62, "S3": depth["L5"] * 0.45}
+    depth |= {name: depth["L5"] * share for name, share in _SACRAL_DEPTH.items()}
     return Spine(
         curve=_sample_curve(rng, body_s),
         body_s_mm=body_s,
@@ -198,8 +212,8 @@ def _sample_curve(rng: np.random.Generator, body_s: Mapping[str, tuple[float, fl
     lordosis = float(np.clip(rng.normal(48, 10), 22, 75))
     slope = float(np.clip(0.62 * lordosis + rng.normal(9, 5), 18, 58))
     share = _LORDOSIS_SHARE * rng.normal(1, 0.12, 5)
-    lumbar = slope - lordosis * np.concatenate([np.cumsum((share / share.sum())[::-1])[::-1], [0.0]])
-    sacral = slope + np.array([6, 9]) * rng.uniform(0.6, 1.6)
+    lumbar = slope - lordosis * np.cumsum((share / share.sum())[::-1])[::-1]
+    sacral = np.minimum(slope + _SACRAL_LEAN_DEG * rng.uniform(0.6, 1.6), _STEEPEST_DEG)
     thoracic = lumbar[0] + np.cumsum(rng.uniform(1, 4, 3))[::-1]
     tilts = np.concatenate([thoracic, lumbar, sacral])
     anchors = np.array([sum(body_s[name]) / 2 for name in BODIES])

@@ -26,7 +26,7 @@ _WIDTHS_MM = (17.5, 28.0)
 _RECESS_TRIM_MM = 1.6
 _RECESS_REACH_MM = 4.7  # from its middle to beyond its outer wall, which would cover a foramen
 _STIFFNESS = 150.0
-_BELOW_DEG, _BELOW_MM = (13.0, 21.0, 25.0, 27.0), 30.0
+_BELOW_DEG, _BELOW_MM = (26.0, 34.0, 30.0, 22.0), 30.0
 _ABOVE_MM, _ABOVE_KNOTS = 35.0, 5
 
 # Outward, front and up: how far foramina lie off the phantom's textbook place in the median, from L1/L2 to L5/S1.
@@ -122,12 +122,12 @@ def _knots_above(canal: list[Point], rng: np.random.Generator) -> list[Point]:
 
 
 def _knots_below(canal: list[Point], rng: np.random.Generator) -> list[Point]:
-    """Downwards the sacrum leans back, from the head down."""
+    """Downwards the sacrum leans back, and its lower end less so, from the head down."""
     direction = np.subtract(canal[-2], canal[-1])
     base, scale = float(np.rad2deg(np.arctan2(direction[1], direction[2]))), rng.uniform(0.7, 1.3)
     knots = [np.array(canal[-1])]
     for more in _BELOW_DEG:
-        tilt = np.deg2rad(np.clip(base + scale * more, 5, 52))
+        tilt = np.deg2rad(np.clip(base + scale * more, 5, 68))
         knots.append(knots[-1] - _BELOW_MM * np.array([0.0, np.sin(tilt), np.cos(tilt)]))
     return [_point(knot) for knot in knots[1:]]
 
