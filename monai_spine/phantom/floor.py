@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +31,15 @@ class Bounds:
     prior: Score
 
 
-def floor(folder: Path | str) -> Bounds:
+def floor(folder: Path | str, studies: Collection[str] | None = None) -> Bounds:
     """Bounds of the score on a set that `monai-spine phantom` wrote.
 
     Args:
         folder: Holds `train.csv` and `latents.csv`.
+        studies: Numbers of the studies that count; None: all.
 
     Raises:
-        TableError: A table is missing or the two do not belong together.
+        TableError: A table is missing, the two do not belong together, or a study is in neither.
     """
     folder = Path(folder)
     try:
@@ -47,10 +49,17 @@ def floor(folder: Path | str) -> Bounds:
         raise TableError(
             f"The tables of {folder} cannot be read ({error}). The floor is known for sets that `monai-spine phantom` wrote only."
         ) from error
+    if studies is not None:
+        absent = sorted(set(studies) - set(latents.index))
+        if absent:
+            raise TableError(
+                f"{folder} lacks {len(absent)} of {len(studies)} studies, such as {absent[0]}. Give the set that they are of."
+            )
+        solution, latents = solution[solution["study_id"].isin(studies)], latents[latents.index.isin(studies)]
     best = reweight(reader_posterior(latents[[target.slug for target in TARGETS]].to_numpy(float)))
     prior = np.broadcast_to([submission_prior(target) for target in TARGETS], best.shape)
-    studies = list(latents.index)
-    return Bounds(official_score(solution, _submission(studies, best)), official_score(solution, _submission(studies, prior)))
+    counted = list(latents.index)
+    return Bounds(official_score(solution, _submission(counted, best)), official_score(solution, _submission(counted, prior)))
 
 
 def normalised_score(score: Score, bounds: Bounds) -> dict[str, float]:

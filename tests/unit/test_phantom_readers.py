@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from monai_spine.anatomy import TARGETS, Severity
+from monai_spine.errors import TableError
 from monai_spine.phantom.floor import floor
 from monai_spine.phantom.readers import class_shares, narrowing, posterior, reader_posterior, sample_reading
 from monai_spine.studies.priors import prior_probabilities
@@ -64,6 +65,10 @@ def test_floor_and_prior_lie_where_a_hard_but_fair_set_has_them(readings, tmp_pa
     bounds = floor(tmp_path)
     assert 0.25 <= bounds.floor.score <= 0.35
     assert bounds.prior.score == pytest.approx(0.79, abs=0.02)
+    part = floor(tmp_path, [str(number) for number in ids[:400]])
+    assert part.floor.counts["any_severe_spinal"] == 400
+    with pytest.raises(TableError, match="lacks 1 of 2 studies, such as 9999"):
+        floor(tmp_path, ["1", "9999"])
 
 
 def _official_columns(labels: pd.DataFrame) -> pd.DataFrame:
