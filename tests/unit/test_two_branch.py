@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import DenseNet
 
 from monai_spine.anatomy import LEVELS
 from monai_spine.branches import Views, crop_specs, stacked
@@ -12,6 +15,7 @@ from monai_spine.crops import Crop
 from monai_spine.errors import TableError, WeightsError
 from monai_spine.networks.two_branch import BranchDropout, TwoBranchDenseNet
 from monai_spine.training.branch_crops import BranchCrops
+from monai_spine.training.branch_starting import start_branches
 
 SHAPES = ((4, 6, 8), (6, 8, 4))
 CROP = {
@@ -160,3 +164,30 @@ def test_a_crop_section_that_cannot_be_stacked_is_refused(changes: dict[str, obj
 def test_nothing_to_learn_from_is_refused() -> None:
     with pytest.raises(TableError, match="None of 0 graded targets lies inside a sagittal_t2 or axial_t2 scan"):
         BranchCrops([], CROP)
+
+
+def test_a_branch_begins_with_what_a_grader_sees_in_the_same_crop(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    settings = {"init_features": 4, "growth_rate": 4, "block_config": [1, 1], "norm": ["group", {"num_groups": 2}]}
+    grader = DenseNet(3, 1, 3, **settings).eval()
+    torch.save(grader.state_dict(), tmp_path / "axial.pt")
+    two, untouched = network().eval(), network()
+    start_branches(two, [None, tmp_path / "axial.pt"], [(8, 16, 16), (16, 16, 8)])
+    axial = torch.randn(16, 16, 8)
+    fed = torch.from_numpy(stacked([None, axial.numpy()], [(8, 16, 16), (16, 16, 8)]))[1:]
+    seen = grader.class_layers[:-1](grader.features(axial[None, None]))
+    torch.testing.assert_close(two.trunks[1](fed[None]), seen, atol=1e-5, rtol=1e-4)
+    for one, other in zip(two.trunks[0].parameters(), untouched.trunks[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("weights", [[None], [None, None, None]])
+def test_each_branch_has_its_own_start(weights: list[None]) -> None:
+    with pytest.raises(WeightsError, match=f"{len(weights)} entries for 2 branches"):
+        start_branches(network(), weights, [(8, 16, 16), (16, 16, 8)])
+
+
+def test_a_trunk_of_another_size_is_refused(tmp_path: Path) -> None:
+    torch.save(DenseNet(3, 1, 3, init_features=8, growth_rate=4, block_config=[1, 1]).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="is no trunk for a branch"):
+        start_branches(network(), [tmp_path / "other.pt", None], [(8, 16, 16), (16, 16, 8)])
