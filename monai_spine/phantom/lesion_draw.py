@@ -1,0 +1,150 @@
+"""Random lesions of a level: what goes together, and how large. Every range here was looked at on real anatomy (docs/lesions.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from monai_spine.anatomy import Level, Side
+from monai_spine.phantom.lesion_kinds import (
+    Bulge,
+    DiscHeightLoss,
+    DiscSignalLoss,
+    EpiduralFat,
+    Extrusion,
+    FacetOvergrowth,
+    FlavumThickening,
+    Lesion,
+    Listhesis,
+    Protrusion,
+)
+from monai_spine.phantom.lesion_sites import LevelSite
+
+__all__ = ["FAMILIES", "draw_lesions"]
+
+FAMILIES: Mapping[str, tuple[float, float]] = {
+    "degeneration": (0.0, 0.06),
+    "bulge": (0.0, 0.45),
+    "protrusion": (0.1, 0.7),
+    "extrusion": (0.3, 0.92),
+    "stenosis": (0.1, 0.92),
+    "lipomatosis": (0.1, 0.55),
+    "listhesis": (0.1, 0.7),
+}
+"""Families of lesions, and the shares of the sac's midline depth that each may take."""
+
+_SLIPPING = (Level.L3_L4, Level.L4_L5, Level.L5_S1)
+
+
+def draw_lesions(
+    random: np.random.RandomState, site: LevelSite, share: float, weights: Mapping[str, float] | None = None
+) -> tuple[str, tuple[Lesion, ...]]:
+    """Draw the lesions of one level that take about a share of the sac's midline depth.
+
+    Args:
+        random: Where numbers come from.
+        site: The level.
+        share: Of the depth in the midline, 0 to 0.92.
+        weights: How often each of `FAMILIES` is drawn, of those that reach the share; all the same where not given.
+
+    Returns:
+        The family's name, and its lesions.
+
+    Raises:
+        ValueError: The share is out of range, a family is unknown, or none with a weight reaches the share.
+    """
+    if not 0 <= share <= 0.92:
+        raise ValueError(f"A share of the sac to take must be in [0, 0.92], got {share:g}.")
+    chances = dict.fromkeys(FAMILIES, 1.0) if weights is None else dict(weights)
+    unknown = sorted(set(chances) - set(FAMILIES))
+    if unknown or any(not weight >= 0 for weight in chances.values()):
+        raise ValueError(f"Weights must be 0 or more, of {', '.join(FAMILIES)}; got {chances}.")
+    able = [name for name, (low, high) in FAMILIES.items() if low <= share <= high and chances.get(name, 0) > 0]
+    if site.level not in _SLIPPING:
+        able = [name for name in able if name != "listhesis"]
+    if not able:
+        raise ValueError(f"None of the families {sorted(chances)} takes a share of {share:g} of the sac at {site.level.label}.")
+    odds = np.array([chances[name] for name in able])
+    family = able[int(random.choice(len(able), p=odds / odds.sum()))]
+    depth_mm = min(share * site.depth_mm, 19.0)
+    return family, (*_DRAWN[family](random, depth_mm), *_degeneration(random))
+
+
+def _degeneration(random: np.random.RandomState) -> tuple[Lesion, ...]:
+    """Height and signal that the disc has lost: as often with no narrowing as with much, lest they tell the grade."""
+    signal, height = random.uniform(0.2, 0.95), random.uniform(0.08, 0.45)
+    drawn = random.random_sample(2)
+    lesions: tuple[Lesion, ...] = (DiscSignalLoss(signal),) if drawn[0] < 0.6 else ()
+    return (*lesions, DiscHeightLoss(height)) if drawn[1] < 0.4 else lesions
+
+
+def _bulge(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+    return (
+        Bulge(depth_mm, aside_mm=random.normal(0, 1.5), half_width_mm=random.uniform(14, 24), half_height_mm=random.uniform(3.5, 6)),
+    )
+
+
+def _protrusion(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+    width = random.uniform(5, 9)
+    return (
+        Protrusion(
+            depth_mm,
+            aside_mm=_aside(random),
+            half_width_mm=max(width, 0.7 * depth_mm),
+            half_height_mm=max(random.uniform(3.5, 5.5), 0.5 * depth_mm),
+            brightness=random.uniform(0.8, 1.2),
+        ),
+    )
+
+
+def _extrusion(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+    migrates = random.random_sample() < 0.5
+    sign = 1.0 if random.random_sample() < 0.35 else -1.0
+    return (
+        Extrusion(
+            depth_mm,
+            aside_mm=_aside(random),
+            half_width_mm=random.uniform(5, 9),
+            half_height_mm=max(random.uniform(4, 6.5), 0.5 * depth_mm),
+            migration_mm=sign * random.uniform(2, 8) if migrates else 0.0,
+            brightness=random.uniform(0.8, 1.4),
+        ),
+    )
+
+
+def _aside(random: np.random.RandomState) -> float:
+    """Central, or to one side."""
+    return float(np.clip(random.normal(0, 3.5), -7, 7))
+
+
+def _stenosis(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+    from_front = random.uniform(0.4, 0.75)
+    lesions: tuple[Lesion, ...] = (
+        *_bulge(random, from_front * depth_mm),
+        FlavumThickening((1 - from_front) * depth_mm, half_height_mm=random.uniform(6, 10)),
+    )
+    for side in Side:
+        if random.random_sample() < 0.5:
+            lesions = (*lesions, FacetOvergrowth(random.uniform(1, 4), half_height_mm=random.uniform(6, 9), side=side))
+    return lesions
+
+
+def _lipomatosis(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+    return (EpiduralFat(depth_mm, half_height_mm=random.uniform(10, 18)),)
+
+
+def _listhesis(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+    slip = random.uniform(2, 8) * (1 if random.random_sample() < 0.8 else -0.5)
+    return (Listhesis(slip), *_stenosis(random, 0.7 * depth_mm))
+
+
+_DRAWN: Mapping[str, Callable[[np.random.RandomState, float], tuple[Lesion, ...]]] = {
+    "degeneration": lambda random, depth_mm: (),
+    "bulge": _bulge,
+    "protrusion": _protrusion,
+    "extrusion": _extrusion,
+    "stenosis": _stenosis,
+    "lipomatosis": _lipomatosis,
+    "listhesis": _listhesis,
+}

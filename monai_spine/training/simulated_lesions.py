@@ -1,0 +1,150 @@
+"""Lesions drawn at random onto normal levels while a grader is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable
+
+from monai_spine.anatomy import Level
+from monai_spine.errors import LevelsNotFoundError
+from monai_spine.geometry import Affine, Point
+from monai_spine.phantom.lesion_draw import draw_lesions
+from monai_spine.phantom.lesion_kinds import Lesion
+from monai_spine.phantom.lesion_sites import frames_of
+from monai_spine.phantom.lesions import LevelLesions, apply_lesions, simulate_lesions, site_at
+
+__all__ = ["RandSimulateLesiond"]
+
+
+class RandSimulateLesiond(Randomizable, MapTransform):
+    """Put lesions onto one level of a study, and say what was drawn and what the sac lost: simulated, not validated by readers.
+
+    An example holds images (1, i, j, k) of one study, crops or whole series, as MetaTensors with their affine to RAS+ mm; the points
+    of its levels in RAS+ mm, by name; and the name of the level, or of each level that may bear a lesion (one is drawn). To it is
+    added `lesion`: `level`, `family`, `asked_share` (of the midline depth), `lesions` with their parameters, and as measured on the
+    first image `share`, `midline_share`, `planes`, `latent` and `severity` (index). Where the image shows no sac at this level, or one
+    that a disc narrows already, nothing is changed, and `lesion` holds only `level` and `refused`, the reason.
+
+    Args:
+        keys: Images; the first is sagittal T2, on which the sac is measured. The others get the same lesion in world coordinates.
+        discs_key, canals_key: Points by level: `{"L4/L5": (r, a, s)}`.
+        level_key: The level, or several.
+        prob: Chance that an example is changed; elsewhere `lesion` holds `level` alone.
+        shares: Least and largest share of the sac's midline depth to take, drawn evenly.
+        weights: How often each family of lesions is drawn; see `lesion_draw.FAMILIES`.
+        largest_base_share: A sac whose front stands back farther than this share of its depth at the disc is no normal base.
+        seed: Of the random numbers.
+
+    Raises:
+        ValueError: The chance or the shares are out of range.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        *,
+        discs_key: str = "discs",
+        canals_key: str = "canals",
+        level_key: str = "level",
+        prob: float = 1.0,
+        shares: Sequence[float] = (0.0, 0.9),
+        weights: Mapping[str, float] | None = None,
+        largest_base_share: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(keys)
+        low, high = (float(share) for share in shares)
+        if not 0 <= prob <= 1 or not 0 <= low <= high <= 0.92:
+            raise ValueError(f"prob must be in [0, 1] and shares rise within [0, 0.92], got prob {prob} and shares ({low}, {high}).")
+        self.discs_key, self.canals_key, self.level_key = discs_key, canals_key, level_key
+        self.prob, self.shares, self.weights = prob, (low, high), weights
+        self.largest_base_share = largest_base_share
+        self.set_random_state(seed=seed)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Change one example.
+
+        Raises:
+            LevelsNotFoundError: The level has no disc or no canal point.
+            AnatomyError: A level's name is unknown.
+        """
+        result = dict(data)
+        level = self._level(result[self.level_key])
+        changes, share = self.R.random_sample() < self.prob, self.R.uniform(*self.shares)
+        drawing = np.random.RandomState(self.R.randint(2**31))
+        result["lesion"] = {"level": level.label}
+        if changes:
+            self._change(result, level, share, drawing)
+        return result
+
+    def _level(self, named: str | Sequence[str]) -> Level:
+        levels = [named] if isinstance(named, str) else list(named)
+        return Level.parse(levels[self.R.randint(len(levels))])
+
+    def _change(self, result: dict[Hashable, Any], level: Level, share: float, drawing: np.random.RandomState) -> None:
+        discs, canals = _points(result[self.discs_key]), _points(result[self.canals_key])
+        frames = frames_of(discs, canals)
+        if level not in frames:
+            raise LevelsNotFoundError(
+                f"{level.label} has no disc or no canal point (both: {', '.join(found.label for found in frames)}), so that a lesion "
+                "has no place. Give its points, or another level."
+            )
+        first, *others = self.keys
+        image, affine = _image(result[first])
+        try:
+            site = site_at(image, affine, frames[level], discs)
+        except LevelsNotFoundError as error:
+            result["lesion"]["refused"] = str(error)
+            return
+        if site.base_share > self.largest_base_share:
+            result["lesion"]["refused"] = f"the disc narrows the sac by {100 * site.base_share:.0f} % already"
+            return
+        family, lesions = draw_lesions(drawing, site, share, self.weights)
+        plan = [LevelLesions(site, lesions)]
+        simulated = simulate_lesions(image, affine, plan)
+        loss = simulated.losses[level]
+        result[first] = _like(result[first], simulated.image)
+        for key in others:
+            result[key] = _like(result[key], apply_lesions(*_image(result[key]), plan))
+        result["lesion"] |= {
+            "family": family,
+            "asked_share": float(share),
+            "lesions": [_described(lesion) for lesion in lesions],
+            "share": loss.share,
+            "midline_share": loss.midline_share,
+            "planes": loss.planes,
+            "latent": loss.latent,
+            "severity": loss.severity.index,
+        }
+
+
+def _points(named: Mapping[str, Sequence[float]]) -> dict[Level, Point]:
+    return {Level.parse(name): (float(point[0]), float(point[1]), float(point[2])) for name, point in named.items()}
+
+
+def _image(image: torch.Tensor) -> tuple[torch.Tensor, Affine]:
+    if not isinstance(image, MetaTensor) or image.dim() != 4 or len(image) != 1:
+        raise ValueError(
+            f"A lesion needs an image (1, i, j, k) as MetaTensor with its affine, got {type(image).__name__} {tuple(image.shape)}."
+        )
+    return image.as_tensor()[0], np.asarray(image.affine.cpu(), dtype=float)
+
+
+def _like(image: MetaTensor, values: torch.Tensor) -> MetaTensor:
+    return MetaTensor(values[None], affine=image.affine, meta=image.meta)
+
+
+def _described(lesion: Lesion) -> dict[str, Any]:
+    """The lesion's kind and parameters, as JSON holds them."""
+    fields = asdict(lesion)  # type: ignore[call-overload]
+    return {"kind": type(lesion).__name__} | {
+        name: value.value if isinstance(value, Enum) else float(value) for name, value in fields.items()
+    }
