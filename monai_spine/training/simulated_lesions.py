@@ -16,31 +16,36 @@ from monai.transforms import MapTransform, Randomizable
 from monai_spine.anatomy import Level
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
-from monai_spine.phantom.lesion_draw import draw_lesions
-from monai_spine.phantom.lesion_kinds import Lesion
-from monai_spine.phantom.lesion_sites import frames_of
-from monai_spine.phantom.lesions import LevelLesions, apply_lesions, simulate_lesions, site_at
+from monai_spine.phantom.lesions.draw import draw_lesions
+from monai_spine.phantom.lesions.kinds import Lesion
+from monai_spine.phantom.lesions.plans import LevelLesions
+from monai_spine.phantom.lesions.simulate import apply_lesions, simulate_lesions
+from monai_spine.phantom.lesions.sites import frames_of, site_at
 
 __all__ = ["RandSimulateLesiond"]
 
 
 class RandSimulateLesiond(Randomizable, MapTransform):
-    """Put lesions onto one level of a study, and say what was drawn and what the sac lost: simulated, not validated by readers.
+    """Put lesions onto one level of a study, and say what was drawn and what the sac lost.
 
-    An example holds images (1, i, j, k) of one study, crops or whole series, as MetaTensors with their affine to RAS+ mm; the points
-    of its levels in RAS+ mm, by name; and the name of the level, or of each level that may bear a lesion (one is drawn). To it is
-    added `lesion`: `level`, `family`, `asked_share` (of the midline depth), `lesions` with their parameters, and as measured on the
-    first image `share`, `midline_share`, `planes`, `latent` and `severity` (index). Where the image shows no sac at this level, or one
-    that a disc narrows already, nothing is changed, and `lesion` holds only `level` and `refused`, the reason.
+    The grades that come of it are simulated: no reader has seen these lesions.
+
+    An example holds images (1, i, j, k) of one study, crops or whole series, as MetaTensors with their affine to RAS+ mm; the
+    points of its levels in RAS+ mm, by name; and the name of the level, or of each level that may bear a lesion, of which one is
+    drawn. To it is added `lesion`: `level`, `family`, `asked_share` (of the sac's depth where the lesion is deepest), `lesions`
+    with their parameters, and as measured on the first image `share`, `midline_share`, `planes`, `latent` and `severity` (index).
+    Where the image shows no sac at this level, or one that is narrow already, nothing is changed, and `lesion` holds only
+    `level` and `refused`, the reason.
 
     Args:
         keys: Images; the first is sagittal T2, on which the sac is measured. The others get the same lesion in world coordinates.
         discs_key, canals_key: Points by level: `{"L4/L5": (r, a, s)}`.
         level_key: The level, or several.
         prob: Chance that an example is changed; elsewhere `lesion` holds `level` alone.
-        shares: Least and largest share of the sac's midline depth to take, drawn evenly.
-        weights: How often each family of lesions is drawn; see `lesion_draw.FAMILIES`.
-        largest_base_share: A sac whose front stands back farther than this share of its depth at the disc is no normal base.
+        shares: Least and largest share of the sac's depth to take, drawn evenly.
+        weights: How often each family of lesions is drawn; see `monai_spine.phantom.lesions.FAMILIES`.
+        largest_base_share: A sac whose front stands back farther than this share of its depth at the disc is no normal base,
+        least_depth_mm: nor is one that is shallower.
         seed: Of the random numbers.
 
     Raises:
@@ -57,16 +62,19 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         prob: float = 1.0,
         shares: Sequence[float] = (0.0, 0.9),
         weights: Mapping[str, float] | None = None,
-        largest_base_share: float = 0.2,
+        largest_base_share: float = 0.25,
+        least_depth_mm: float = 8.5,
         seed: int = 0,
     ) -> None:
         super().__init__(keys)
         low, high = (float(share) for share in shares)
         if not 0 <= prob <= 1 or not 0 <= low <= high <= 0.92:
-            raise ValueError(f"prob must be in [0, 1] and shares rise within [0, 0.92], got prob {prob} and shares ({low}, {high}).")
+            raise ValueError(
+                f"prob must be in [0, 1] and shares rise within [0, 0.92], got prob {prob} and shares ({low}, {high})."
+            )
         self.discs_key, self.canals_key, self.level_key = discs_key, canals_key, level_key
         self.prob, self.shares, self.weights = prob, (low, high), weights
-        self.largest_base_share = largest_base_share
+        self.largest_base_share, self.least_depth_mm = largest_base_share, least_depth_mm
         self.set_random_state(seed=seed)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -94,8 +102,8 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         frames = frames_of(discs, canals)
         if level not in frames:
             raise LevelsNotFoundError(
-                f"{level.label} has no disc or no canal point (both: {', '.join(found.label for found in frames)}), so that a lesion "
-                "has no place. Give its points, or another level."
+                f"{level.label} has no disc or no canal point, so that a lesion has no place "
+                f"(both: {', '.join(found.label for found in frames)}). Give its points, or another level."
             )
         first, *others = self.keys
         image, affine = _image(result[first])
@@ -106,6 +114,9 @@ class RandSimulateLesiond(Randomizable, MapTransform):
             return
         if site.base_share > self.largest_base_share:
             result["lesion"]["refused"] = f"the disc narrows the sac by {100 * site.base_share:.0f} % already"
+            return
+        if site.depth_mm < self.least_depth_mm:
+            result["lesion"]["refused"] = f"the sac is {site.depth_mm:.1f} mm deep, less than {self.least_depth_mm:g}"
             return
         family, lesions = draw_lesions(drawing, site, share, self.weights)
         plan = [LevelLesions(site, lesions)]
@@ -133,13 +144,15 @@ def _points(named: Mapping[str, Sequence[float]]) -> dict[Level, Point]:
 def _image(image: torch.Tensor) -> tuple[torch.Tensor, Affine]:
     if not isinstance(image, MetaTensor) or image.dim() != 4 or len(image) != 1:
         raise ValueError(
-            f"A lesion needs an image (1, i, j, k) as MetaTensor with its affine, got {type(image).__name__} {tuple(image.shape)}."
+            f"A lesion needs a MetaTensor (1, i, j, k) with its affine, got {type(image).__name__} {tuple(image.shape)}."
         )
     return image.as_tensor()[0], np.asarray(image.affine.cpu(), dtype=float)
 
 
 def _like(image: MetaTensor, values: torch.Tensor) -> MetaTensor:
-    return MetaTensor(values[None], affine=image.affine, meta=image.meta)
+    changed = MetaTensor(values[None], meta=dict(image.meta))
+    changed.affine = image.affine
+    return changed
 
 
 def _described(lesion: Lesion) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Smooth displacements of the column's tissues, as maps from where a voxel lies to where its tissue came from.
 
-Each map moves points along one fixed direction of the column's frame (along the canal's normal, or along the canal), by a function
-that grows strictly along this direction. So its Jacobian, which is this function's slope, is positive everywhere, and so is that of
-any chain of maps: no tissue is folded, torn or lost.
+Each map moves points along one fixed direction of the column's frame, the canal's normal or the canal itself, to a place that
+grows strictly along this direction. Its Jacobian is the slope of this growth and positive everywhere, and so is that of any chain
+of maps: no tissue is folded, torn or lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_spine.phantom.lesion_sites import LevelSite
+from monai_spine.phantom.lesions.sites import LevelSite
 
 __all__ = [
     "Local",
@@ -36,16 +36,26 @@ _LEAST_KEPT = 0.06
 
 @dataclass(frozen=True)
 class Local:
-    """Points in the frame of a level: tensors of one shape, mm aside (to the patient's right), behind and up."""
+    """Points in the frame of a level: tensors of one shape, mm aside (to the patient's right), behind and up.
+
+    `walls` is what `canal_walls` answers, where it was asked already: it holds as long as points move along the normal only.
+    """
 
     aside: Tensor
     behind: Tensor
     up: Tensor
+    walls: tuple[Tensor, Tensor] | None = None
+
+    def moved_behind(self, behind: Tensor, walls: tuple[Tensor, Tensor] | None = None) -> Local:
+        """The points moved along the canal's normal."""
+        return Local(self.aside, behind, self.up, walls or self.walls)
 
 
 def canal_walls(at: Local, site: LevelSite) -> tuple[Tensor, Tensor]:
     """Where the canal's front wall lies behind the origin, and its depth: the discs' margin bends to the front at the sides, the
     arch narrows the canal there."""
+    if at.walls is not None:
+        return at.walls
     front, back = site.borders_at(at.up)
     beyond = (at.aside.abs() - 10.0).clamp_min(0.0)
     square = at.aside**2
@@ -53,9 +63,11 @@ def canal_walls(at: Local, site: LevelSite) -> tuple[Tensor, Tensor]:
     return front - 0.08 * beyond**2, depth
 
 
-def bump(offset: Tensor, half_width: float | Tensor, power: float = 2.0) -> Tensor:
-    """1 in the middle, 1/e at the half width; Gaussian for the power 2, with a flatter top above."""
-    return torch.exp(-((offset.abs() / half_width) ** power))
+def bump(offset: Tensor, half_width: float | Tensor, power: int = 2) -> Tensor:
+    """1 in the middle, 1/e at the half width; Gaussian for the power 2, with a flatter top for 3 or 4."""
+    share = offset / half_width
+    square = share * share
+    return torch.exp(-(square, square * share.abs(), square * square)[power - 2] if power != 2 else -square)
 
 
 def soft_step(value: Tensor) -> Tensor:
@@ -66,7 +78,8 @@ def soft_step(value: Tensor) -> Tensor:
 
 def held_below(amount: Tensor, limit: Tensor) -> Tensor:
     """An amount that never reaches a limit: nearly itself while small."""
-    return amount / (1 + (amount / limit) ** 4) ** 0.25
+    square = (amount / limit).square()
+    return amount / (1 + square.square()).sqrt().sqrt()
 
 
 def pushed_back(at: Local, site: LevelSite, amount_mm: Tensor) -> tuple[Local, Tensor, Tensor]:
@@ -82,10 +95,11 @@ def pushed_back(at: Local, site: LevelSite, amount_mm: Tensor) -> tuple[Local, T
     """
     front, depth = canal_walls(at, site)
     amount = held_below(amount_mm, (1 - _LEAST_KEPT) * depth)
-    in_disc = bump(at.up - site.disc_up_mm, site.disc_half_height_mm, 4.0)
+    in_disc = bump(at.up - site.disc_up_mm, site.disc_half_height_mm, 4)
     moved = _MOVED_LIGAMENT_MM + (_MOVED_DISC_MM - _MOVED_LIGAMENT_MM) * in_disc
     distance = at.behind - front
-    return Local(at.aside, front + _pulled(distance, amount, moved, depth), at.up), distance, amount
+    source = at.moved_behind(front + _pulled(distance, amount, moved, depth), (front, depth))
+    return source, distance, amount
 
 
 def pushed_forward(at: Local, site: LevelSite, amount_mm: Tensor) -> tuple[Local, Tensor, Tensor]:
@@ -94,7 +108,8 @@ def pushed_forward(at: Local, site: LevelSite, amount_mm: Tensor) -> tuple[Local
     amount = held_below(amount_mm, (1 - _LEAST_KEPT) * depth)
     distance = front + depth - at.behind
     moved = torch.full_like(distance, _MOVED_FLAVUM_MM)
-    return Local(at.aside, front + depth - _pulled(distance, amount, moved, depth), at.up), distance, amount
+    source = at.moved_behind(front + depth - _pulled(distance, amount, moved, depth), (front, depth))
+    return source, distance, amount
 
 
 def _pulled(distance: Tensor, amount: Tensor, before: Tensor, depth: Tensor) -> Tensor:
@@ -103,19 +118,20 @@ def _pulled(distance: Tensor, amount: Tensor, before: Tensor, depth: Tensor) -> 
     What lies more than `before` in front of the wall, or deeper than `depth` behind it, stays; the wall itself is neither
     stretched nor pressed, so that its lines keep their thickness.
     """
-    near = _spline(distance, (-before, amount), (-before, torch.zeros_like(amount)))
-    far = _spline(distance, (amount, depth), (torch.zeros_like(amount), depth))
-    result = torch.where(distance < amount, near, far)
-    return torch.where((distance <= -before) | (distance >= depth), distance, result)
+    ahead, wall = distance < amount, torch.zeros_like(amount)
+    ends = torch.where(ahead, -before, amount), torch.where(ahead, amount, depth)
+    sources = torch.where(ahead, -before, wall), torch.where(ahead, wall, depth)
+    return torch.where((distance <= -before) | (distance >= depth), distance, _spline(distance, ends, sources))
 
 
 def _spline(x: Tensor, x_ends: tuple[Tensor, Tensor], y_ends: tuple[Tensor, Tensor]) -> Tensor:
     """Rational quadratic between two points, with slope 1 at both and growing strictly between (Gregory & Delbourgo 1982)."""
     width = x_ends[1] - x_ends[0]
+    height = y_ends[1] - y_ends[0]
     share = ((x - x_ends[0]) / width).clamp(0.0, 1.0)
-    slope = (y_ends[1] - y_ends[0]) / width
+    slope = height / width
     across = share * (1 - share)
-    return y_ends[0] + (y_ends[1] - y_ends[0]) * (slope * share**2 + across) / (slope + 2 * (1 - slope) * across)
+    return y_ends[0] + height * (slope * share * share + across) / (slope + 2 * (1 - slope) * across)
 
 
 def migrated(at: Local, site: LevelSite, *, by_mm: float, center_up_mm: float) -> Local:
@@ -138,7 +154,7 @@ def slipped(at: Local, site: LevelSite, slip_mm: float) -> Local:
     above = soft_step((at.up - site.disc_up_mm + hanging) / over + 0.5)
     fading = 1 - soft_step((at.up - site.disc_up_mm - 12.0) / 70.0)
     reach = soft_step((at.behind + 80.0) / 40.0) * (1 - soft_step((at.behind - 20.0) / 40.0))
-    return Local(at.aside, at.behind + slip_mm * above * fading * reach, at.up)
+    return at.moved_behind(at.behind + slip_mm * above * fading * reach)
 
 
 def lowered(at: Local, site: LevelSite, share: float) -> Local:

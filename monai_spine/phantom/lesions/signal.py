@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from monai_spine.geometry import Affine
-from monai_spine.phantom.lesion_fields import Local
-from monai_spine.phantom.lesion_kinds import Paint
-from monai_spine.phantom.lesion_sites import BEHIND_MM, ROWS_MM, LevelSite, sac_patch
+from monai_spine.phantom.lesions.fields import Local
+from monai_spine.phantom.lesions.kinds import Paint
+from monai_spine.phantom.lesions.profiles import BEHIND_MM, ROWS_MM, sac_patch
+from monai_spine.phantom.lesions.sites import LevelSite
 
-__all__ = ["TissueLevels", "faded", "painted", "tissue_levels"]
+__all__ = ["TissueLevels", "faded", "grain", "painted", "tissue_levels"]
 
 _TEXTURE = 0.02
-_WAVES = ((0.9, 1.3, 0.4, 0.0), (-0.5, 0.8, 1.5, 1.9), (0.3, -1.9, 0.9, 4.0), (1.1, 0.6, -2.1, 2.6))
+_UNEVEN = 0.1
+_WAVES = ((0.9, 1.3, 0.4, 0.0), (-0.5, 0.8, 1.5, 1.9), (0.3, -1.9, 0.9, 4.0))
 """Wave vectors in 1/mm along aside, behind and up, and a phase: a texture that is the same on every series."""
 
 
@@ -46,7 +48,7 @@ class TissueLevels:
 
 def tissue_levels(image: Tensor, affine: Affine, site: LevelSite) -> TissueLevels:
     """Read the levels of tissues off a series (i, j, k) by the places that the site gives them."""
-    patch = sac_patch(image, affine, site.frame)
+    patch = sac_patch(image, affine, site.frame)[0]
     front, back = (border[:, None] for border in site.borders_at(ROWS_MM))
     behind = BEHIND_MM[None]
     in_disc = (ROWS_MM[:, None] - site.disc_up_mm).abs() < 0.7 * site.disc_half_height_mm
@@ -55,7 +57,10 @@ def tissue_levels(image: Tensor, affine: Affine, site: LevelSite) -> TissueLevel
     rear = patch[(behind > back + 1) & (behind < back + 7)]
     ligament = float(patch.quantile(0.04))
     return TissueLevels(
-        csf=_quantile(sac, 0.8, ligament), disc=_quantile(disc, 0.5, ligament), fat=_quantile(rear, 0.9, ligament), ligament=ligament
+        csf=_quantile(sac, 0.8, ligament),
+        disc=_quantile(disc, 0.5, ligament),
+        fat=_quantile(rear, 0.9, ligament),
+        ligament=ligament,
     )
 
 
@@ -63,13 +68,18 @@ def _quantile(values: Tensor, share: float, otherwise: float) -> float:
     return float(values.quantile(share)) if values.numel() else otherwise
 
 
-def painted(values: Tensor, paint: Paint, at: Local, tissues: TissueLevels) -> Tensor:
+def grain(at: Local) -> Tensor:
+    """A faint texture of deviation 1 at points."""
+    return 0.8 * sum((torch.cos(a * at.aside + b * at.behind + c * at.up + phase) for a, b, c, phase in _WAVES), at.up * 0)
+
+
+def painted(values: Tensor, paint: Paint, tissues: TissueLevels, texture: Tensor) -> Tensor:
     """Values with new tissue, which has a faint texture and keeps some of what lay there."""
     level = tissues.ligament + paint.brightness * (tissues.of(paint.tissue) - tissues.ligament)
     if paint.darkens:
-        return values - paint.amount * (values - level).clamp_min(0.0) if tissues.shows_csf else values
-    grain = sum(torch.cos(a * at.aside + b * at.behind + c * at.up + phase) for a, b, c, phase in _WAVES)
-    new = level + _TEXTURE * abs(tissues.csf - tissues.ligament) * grain
+        amount = (paint.amount * (1 + _UNEVEN * texture)).clamp(0.0, 1.0)
+        return values - amount * (values - level).clamp_min(0.0) if tissues.shows_csf else values
+    new = level + _TEXTURE * abs(tissues.csf - tissues.ligament) * texture
     return torch.lerp(values, new, paint.amount)
 
 

@@ -1,4 +1,4 @@
-"""Random lesions of a level: what goes together, and how large. Every range here was looked at on real anatomy (docs/lesions.md)."""
+"""Random lesions of a level: what goes together, and how large. The ranges were looked at on real anatomy (docs/lesions.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from monai_spine.anatomy import Level, Side
-from monai_spine.phantom.lesion_kinds import (
+from monai_spine.phantom.lesions.kinds import (
     Bulge,
     DiscHeightLoss,
     DiscSignalLoss,
@@ -19,7 +19,7 @@ from monai_spine.phantom.lesion_kinds import (
     Listhesis,
     Protrusion,
 )
-from monai_spine.phantom.lesion_sites import LevelSite
+from monai_spine.phantom.lesions.sites import LevelSite
 
 __all__ = ["FAMILIES", "draw_lesions"]
 
@@ -27,25 +27,26 @@ FAMILIES: Mapping[str, tuple[float, float]] = {
     "degeneration": (0.0, 0.06),
     "bulge": (0.0, 0.45),
     "protrusion": (0.1, 0.7),
-    "extrusion": (0.3, 0.92),
+    "extrusion": (0.3, 0.8),
     "stenosis": (0.1, 0.92),
     "lipomatosis": (0.1, 0.55),
     "listhesis": (0.1, 0.7),
 }
-"""Families of lesions, and the shares of the sac's midline depth that each may take."""
+"""Families of lesions, and the shares of the sac's depth that each may take."""
 
+_FLAVUM_IN_MIDLINE = 0.78
 _SLIPPING = (Level.L3_L4, Level.L4_L5, Level.L5_S1)
 
 
 def draw_lesions(
     random: np.random.RandomState, site: LevelSite, share: float, weights: Mapping[str, float] | None = None
 ) -> tuple[str, tuple[Lesion, ...]]:
-    """Draw the lesions of one level that take about a share of the sac's midline depth.
+    """Draw the lesions of one level that take about a share of the sac's depth, where each is deepest.
 
     Args:
         random: Where numbers come from.
         site: The level.
-        share: Of the depth in the midline, 0 to 0.92.
+        share: Of the depth, 0 to 0.92.
         weights: How often each of `FAMILIES` is drawn, of those that reach the share; all the same where not given.
 
     Returns:
@@ -67,38 +68,47 @@ def draw_lesions(
         raise ValueError(f"None of the families {sorted(chances)} takes a share of {share:g} of the sac at {site.level.label}.")
     odds = np.array([chances[name] for name in able])
     family = able[int(random.choice(len(able), p=odds / odds.sum()))]
-    depth_mm = min(share * site.depth_mm, 19.0)
-    return family, (*_DRAWN[family](random, depth_mm), *_degeneration(random))
+    return family, (*_DRAWN[family](random, site, share), *_degeneration(random))
+
+
+def _depth_mm(site: LevelSite, share: float) -> float:
+    return min(share * site.depth_mm, 19.0)
 
 
 def _degeneration(random: np.random.RandomState) -> tuple[Lesion, ...]:
     """Height and signal that the disc has lost: as often with no narrowing as with much, lest they tell the grade."""
-    signal, height = random.uniform(0.2, 0.95), random.uniform(0.08, 0.45)
+    signal, height = random.uniform(0.2, 0.75), random.uniform(0.08, 0.4)
     drawn = random.random_sample(2)
     lesions: tuple[Lesion, ...] = (DiscSignalLoss(signal),) if drawn[0] < 0.6 else ()
     return (*lesions, DiscHeightLoss(height)) if drawn[1] < 0.4 else lesions
 
 
-def _bulge(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+def _bulge(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
     return (
-        Bulge(depth_mm, aside_mm=random.normal(0, 1.5), half_width_mm=random.uniform(14, 24), half_height_mm=random.uniform(3.5, 6)),
+        Bulge(
+            _depth_mm(site, share),
+            aside_mm=random.normal(0, 1.5),
+            half_width_mm=random.uniform(14, 24),
+            half_height_mm=random.uniform(4.5, 7),
+        ),
     )
 
 
-def _protrusion(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
-    width = random.uniform(5, 9)
+def _protrusion(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
+    depth_mm, width = _depth_mm(site, share), random.uniform(5, 9)
     return (
         Protrusion(
             depth_mm,
             aside_mm=_aside(random),
             half_width_mm=max(width, 0.7 * depth_mm),
-            half_height_mm=max(random.uniform(3.5, 5.5), 0.5 * depth_mm),
+            half_height_mm=max(random.uniform(4.5, 6.5), 0.65 * depth_mm),
             brightness=random.uniform(0.8, 1.2),
         ),
     )
 
 
-def _extrusion(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+def _extrusion(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
+    depth_mm = _depth_mm(site, share)
     migrates = random.random_sample() < 0.5
     sign = 1.0 if random.random_sample() < 0.35 else -1.0
     return (
@@ -106,7 +116,7 @@ def _extrusion(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, 
             depth_mm,
             aside_mm=_aside(random),
             half_width_mm=random.uniform(5, 9),
-            half_height_mm=max(random.uniform(4, 6.5), 0.5 * depth_mm),
+            half_height_mm=max(random.uniform(5, 7.5), 0.7 * depth_mm),
             migration_mm=sign * random.uniform(2, 8) if migrates else 0.0,
             brightness=random.uniform(0.8, 1.4),
         ),
@@ -118,11 +128,14 @@ def _aside(random: np.random.RandomState) -> float:
     return float(np.clip(random.normal(0, 3.5), -7, 7))
 
 
-def _stenosis(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+def _stenosis(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
+    """From the front and from behind: each leaves a part of the depth, and both together the product."""
+    kept = 1 - share
     from_front = random.uniform(0.4, 0.75)
+    behind_mm = min((1 - kept ** (1 - from_front)) * site.depth_mm / _FLAVUM_IN_MIDLINE, 19.0)
     lesions: tuple[Lesion, ...] = (
-        *_bulge(random, from_front * depth_mm),
-        FlavumThickening((1 - from_front) * depth_mm, half_height_mm=random.uniform(6, 10)),
+        *_bulge(random, site, 1 - kept**from_front),
+        FlavumThickening(behind_mm, half_height_mm=random.uniform(6, 10)),
     )
     for side in Side:
         if random.random_sample() < 0.5:
@@ -130,17 +143,17 @@ def _stenosis(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, .
     return lesions
 
 
-def _lipomatosis(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
-    return (EpiduralFat(depth_mm, half_height_mm=random.uniform(10, 18)),)
+def _lipomatosis(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
+    return (EpiduralFat(_depth_mm(site, share), half_height_mm=random.uniform(10, 18)),)
 
 
-def _listhesis(random: np.random.RandomState, depth_mm: float) -> tuple[Lesion, ...]:
+def _listhesis(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
     slip = random.uniform(2, 8) * (1 if random.random_sample() < 0.8 else -0.5)
-    return (Listhesis(slip), *_stenosis(random, 0.7 * depth_mm))
+    return (Listhesis(slip), *_stenosis(random, site, 0.7 * share))
 
 
-_DRAWN: Mapping[str, Callable[[np.random.RandomState, float], tuple[Lesion, ...]]] = {
-    "degeneration": lambda random, depth_mm: (),
+_DRAWN: Mapping[str, Callable[[np.random.RandomState, LevelSite, float], tuple[Lesion, ...]]] = {
+    "degeneration": lambda random, site, share: (),
     "bulge": _bulge,
     "protrusion": _protrusion,
     "extrusion": _extrusion,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from monai_spine.anatomy import Side
-from monai_spine.phantom.lesion_fields import Local, bump, canal_walls, lowered, migrated, pushed_back, pushed_forward, slipped
-from monai_spine.phantom.lesion_sites import LevelSite
+from monai_spine.phantom.lesions.fields import Local, bump, canal_walls, lowered, migrated, pushed_back, pushed_forward, slipped
+from monai_spine.phantom.lesions.sites import LevelSite
 
 __all__ = [
     "Bulge",
@@ -88,10 +88,8 @@ class _DiscPush(Lesion):
     depth_mm: float
     aside_mm: float = 0.0
     half_width_mm: float = 7.0
-    half_height_mm: float = 4.5
+    half_height_mm: float = 5.5
     brightness: float = 1.0
-
-    flatness: ClassVar[float] = 2.0
 
     def __post_init__(self) -> None:
         _within(self, "depth_mm", self.depth_mm, 0, 20)
@@ -103,8 +101,7 @@ class _DiscPush(Lesion):
     def amount_mm(self, at: Local, site: LevelSite) -> Tensor:
         """The push at some points."""
         up = at.up - site.disc_up_mm
-        height = self._half_height(up)
-        return self.depth_mm * bump(at.aside - self.aside_mm, self.half_width_mm, self.flatness) * bump(up, height, self.flatness)
+        return self.depth_mm * bump(at.aside - self.aside_mm, self.half_width_mm) * bump(up, self._half_height(up), 3)
 
     def _half_height(self, up: Tensor) -> float | Tensor:
         return self.half_height_mm
@@ -122,7 +119,7 @@ class Bulge(_DiscPush):
     """A broad bulge of the disc's whole back margin."""
 
     half_width_mm: float = 20.0
-    half_height_mm: float = 5.0
+    half_height_mm: float = 5.5
 
 
 @dataclass(frozen=True)
@@ -139,10 +136,8 @@ class Extrusion(_DiscPush):
     """
 
     half_width_mm: float = 6.0
-    half_height_mm: float = 5.0
+    half_height_mm: float = 6.0
     migration_mm: float = 0.0
-
-    flatness: ClassVar[float] = 2.6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -282,5 +277,6 @@ class DiscSignalLoss(Lesion):
         front, _ = canal_walls(at, site)
         along = (at.behind - site.disc_behind_mm) / (front - site.disc_behind_mm).clamp_min(8.0)
         over = (at.up - site.disc_up_mm) / site.disc_half_height_mm
-        inside = torch.sigmoid(5 * (1 - along**4 - over**4 - (at.aside / 22.0) ** 4))
+        away = along.square().square() + over.square().square() + (at.aside / 22.0).square().square()
+        inside = torch.sigmoid(5 * (1 - away))
         return Moved(at, Paint("dry disc", self.share * inside, darkens=True))

@@ -1,0 +1,151 @@
+"""Displacements of tissues: nothing is folded, and what should stay stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from monai_spine.anatomy import Level, Side
+from monai_spine.phantom.lesions.draw import FAMILIES, draw_lesions
+from monai_spine.phantom.lesions.fields import Local, canal_walls, jacobian
+from monai_spine.phantom.lesions.kinds import (
+    Bulge,
+    DiscHeightLoss,
+    EpiduralFat,
+    Extrusion,
+    FacetOvergrowth,
+    FlavumThickening,
+    Lesion,
+    Listhesis,
+    Protrusion,
+)
+from monai_spine.phantom.lesions.plans import LevelLesions, pull_points
+from monai_spine.phantom.lesions.sites import LevelSite
+from monai_spine.placement import ColumnFrame
+
+
+def site(level: Level = Level.L4_L5, *, depth_mm: float = 13.0, tilt: float = 0.05) -> LevelSite:
+    frame = ColumnFrame(level, (0.0, 0.0, 0.0), *(np.eye(3)[axis] for axis in (0, 1, 2)))
+    front = (-depth_mm / 2, tilt, 0.002)
+    return LevelSite(frame, front, (front[0] + depth_mm, tilt, 0.002), -24.0, 1.0, 4.6, wall=0.0, csf=1.0)
+
+
+def everywhere(*, count: int = 2000, seed: int = 0) -> Local:
+    """Points of a box of 80 × 140 × 160 mm, half of them near the canal."""
+    random = torch.Generator().manual_seed(seed)
+    spread = torch.tensor([40.0, 70.0, 80.0])[:, None] * torch.where(torch.arange(count) % 2 == 0, 1.0, 0.2)
+    return Local(*((torch.rand(3, count, generator=random, dtype=torch.float64) * 2 - 1) * spread))
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_no_random_lesion_folds_tissue(family: str) -> None:
+    """Forty of each family, at depths from 8 to 20 mm: the Jacobian is positive at every point."""
+    low, high = FAMILIES[family]
+    at, least = everywhere(), []
+    for seed in range(40):
+        random = np.random.RandomState(seed)
+        here = site(depth_mm=random.uniform(8, 20), tilt=random.uniform(-0.4, 0.4))
+        _, lesions = draw_lesions(random, here, random.uniform(low, high), {family: 1.0})
+        plan = [LevelLesions(here, lesions)]
+        least.append(float(jacobian(lambda points, plan=plan, here=here: pull_points(points, plan, frame=here.frame), at).min()))
+    assert min(least) > 0.01, least
+
+
+@pytest.mark.parametrize(
+    "lesion",
+    [
+        Bulge(12.0),
+        Protrusion(15.0, half_height_mm=2.0, half_width_mm=2.0),
+        Extrusion(19.0, migration_mm=12.0),
+        Extrusion(19.0, migration_mm=-12.0, aside_mm=6.0),
+        FlavumThickening(12.0),
+        FacetOvergrowth(10.0, side=Side.RIGHT),
+        EpiduralFat(14.0),
+        Listhesis(10.0),
+        Listhesis(-10.0),
+        DiscHeightLoss(0.7),
+    ],
+)
+def test_the_most_extreme_lesions_do_not_fold_tissue(lesion: Lesion) -> None:
+    here = site()
+    at = everywhere(count=8000)
+    assert float(jacobian(lambda points: lesion.move(points, here).source, at).min()) > 0
+
+
+def test_the_jacobian_of_a_fold_is_negative() -> None:
+    """The check can fail."""
+    folded = jacobian(lambda at: Local(at.aside, at.behind - 12 * torch.exp(-((at.behind / 3) ** 2)), at.up), everywhere())
+    assert float(folded.min()) < 0
+
+
+@pytest.mark.parametrize("lesion", [Bulge(6.0), Protrusion(8.0), Extrusion(10.0)])
+def test_a_disc_moves_into_the_canal_and_the_back_wall_stays(lesion: Lesion) -> None:
+    """The margin goes where it is told, the old margin lies behind; back wall and all behind it stay to the micrometre."""
+    here = site()
+    front, back = here.borders_at(torch.tensor(here.disc_up_mm))
+    depth = lesion.depth_mm  # type: ignore[attr-defined]
+    margin = Local(torch.zeros(1), (front + depth).reshape(1), torch.full((1,), here.disc_up_mm))
+    source = lesion.move(margin, here).source
+    assert float(source.behind) == pytest.approx(float(front), abs=0.12 * depth + 0.35)
+    behind = Local(torch.zeros(50), back + torch.linspace(0.0, 60.0, 50), torch.full((50,), here.disc_up_mm))
+    moved = lesion.move(behind, here).source
+    assert torch.allclose(moved.behind, behind.behind, atol=1e-3)
+    assert torch.allclose(moved.up, behind.up, atol=1e-3)
+
+
+def test_far_anatomy_does_not_move() -> None:
+    """What lies 45 mm above or below, 60 mm aside, or in front of the moved part of the disc is where it was."""
+    here = site()
+    front, _ = canal_walls(Local(*torch.zeros(3, 1)), here)
+    places = [
+        (0.0, 0.0, 45.0),
+        (0.0, 0.0, -45.0),
+        (60.0, float(front) + 1, 0.0),
+        (-60.0, float(front) + 1, 0.0),
+        (0.0, float(front) - 12, 1.0),
+    ]
+    at = Local(*torch.tensor(places).T)
+    for lesion in (Bulge(6.0), Protrusion(8.0), Extrusion(9.0, migration_mm=8.0), FlavumThickening(5.0), EpiduralFat(6.0)):
+        moved = lesion.move(at, here).source
+        for name in ("aside", "behind", "up"):
+            assert torch.allclose(getattr(moved, name), getattr(at, name), atol=0.02), (lesion, name)
+
+
+def test_a_slip_carries_the_vertebra_above_and_leaves_the_one_below() -> None:
+    here = site()
+    at = Local(torch.zeros(2), torch.full((2,), -24.0), torch.tensor([here.disc_up_mm + 14, here.disc_up_mm - 14]))
+    moved = Listhesis(6.0).move(at, here).source.behind - at.behind
+    assert moved.tolist() == pytest.approx([6.0, 0.0], abs=0.05)
+
+
+def test_facets_grow_on_their_own_side() -> None:
+    here = site()
+    at = Local(torch.tensor([-12.0, 12.0]), torch.full((2,), 2.0), torch.full((2,), here.disc_up_mm))
+    moved = (FacetOvergrowth(4.0, side=Side.LEFT).move(at, here).source.behind - at.behind).abs()
+    assert moved[0] > 1
+    assert moved[1] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Protrusion(25.0), r"Protrusion.depth_mm must be in \[0, 20\], got 25"),
+        (lambda: Protrusion(float("nan")), r"Protrusion.depth_mm must be in \[0, 20\], got nan"),
+        (lambda: Extrusion(5.0, migration_mm=20.0), r"Extrusion.migration_mm must be in \[-12, 12\], got 20"),
+        (lambda: Listhesis(12.0), r"Listhesis.slip_mm must be in \[0, 10\], got 12"),
+        (lambda: DiscHeightLoss(0.9), r"DiscHeightLoss.share must be in \[0, 0.7\], got 0.9"),
+    ],
+)
+def test_impossible_sizes_are_refused(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_shares_out_of_range_and_unknown_families_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be in \[0, 0.92\], got 1.2"):
+        draw_lesions(np.random.RandomState(0), site(), 1.2)
+    with pytest.raises(ValueError, match="Weights must be 0 or more, of degeneration, bulge"):
+        draw_lesions(np.random.RandomState(0), site(), 0.4, {"tumour": 1.0})
+    with pytest.raises(ValueError, match=r"None of the families \['bulge'\] takes a share of 0.8 of the sac at L4/L5"):
+        draw_lesions(np.random.RandomState(0), site(), 0.8, {"bulge": 1.0})

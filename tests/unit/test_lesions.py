@@ -1,0 +1,239 @@
+"""Lesions on images: what the sac loses is measured, 2D and 3D agree, and sides are the patient's own."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_spine.anatomy import Level, Severity, Side
+from monai_spine.errors import AnatomyError, LevelsNotFoundError
+from monai_spine.geometry import Affine, Point, flip_axis
+from monai_spine.phantom.lesions import (
+    Bulge,
+    EpiduralFat,
+    Extrusion,
+    FacetOvergrowth,
+    FlavumThickening,
+    Lesion,
+    LevelLesions,
+    LevelSite,
+    Protrusion,
+    apply_lesions,
+    find_canals,
+    find_sites,
+    severity_of_share,
+    simulate_lesions,
+)
+from monai_spine.phantom.readers import narrowing
+from monai_spine.training.simulated_lesions import RandSimulateLesiond
+
+DISCS: dict[Level, Point] = {Level.L3_L4: (0.0, 24.0, 35.0), Level.L4_L5: (0.0, 24.0, 0.0), Level.L5_S1: (0.0, 24.0, -35.0)}
+CANALS: dict[Level, Point] = {level: (r, 0.0, s) for level, (r, _, s) in DISCS.items()}
+
+
+def column(*, slices: int = 9, step_mm: float = 4.0, in_plane_mm: float = 0.8) -> tuple[torch.Tensor, Affine]:
+    """A straight T2 column (R, A, S): bodies 0.45, discs 0.3 with dark margins, a sac 14 mm deep, fat behind."""
+    shape = (slices, 130, 140)
+    affine = np.diag([step_mm, in_plane_mm, in_plane_mm, 1.0])
+    affine[:3, 3] = -affine[:3, :3].diagonal() * (np.array(shape) - 1) / 2
+    r, a, s = (affine[axis, axis] * np.arange(size) + affine[axis, 3] for axis, size in enumerate(shape))
+    r, a, s = r[:, None, None], a[None, :, None], s[None, None]
+    from_disc = np.abs((s + 17.5) % 35.0 - 17.5)
+    image = np.where(from_disc < 5, 0.3, 0.45) * np.ones(shape)
+    image = np.where((a < 9.5) & (a > 7), 0.05, image)
+    image = np.where((np.abs(from_disc - 5) < 0.8) & (a > 7), 0.05, image)
+    image = np.where(a < -7, 0.05, image)
+    image = np.where(a < -10, 0.5, image)
+    image = np.where(a < -35, 0.9, image)
+    image = np.where(np.abs(a) < 7, np.where(np.abs(r) < 11, 1.0, 0.3), image)
+    return torch.from_numpy(image.astype(np.float32)), affine
+
+
+def site_of(level: Level = Level.L4_L5) -> LevelSite:
+    return find_sites(*column(), DISCS, CANALS)[level]
+
+
+def example(image: torch.Tensor, affine: Affine) -> dict[str, Any]:
+    return {
+        "image": MetaTensor(image[None], affine=torch.as_tensor(affine)),
+        "discs": {level.label: point for level, point in DISCS.items()},
+        "canals": {level.label: point for level, point in CANALS.items()},
+        "level": "L4/L5",
+    }
+
+
+def test_the_sac_is_measured_to_half_a_millimetre() -> None:
+    here = site_of()
+    front, back = here.borders_at(torch.tensor(0.0))
+    assert (float(front), float(back)) == pytest.approx((-7.0, 7.0), abs=0.5)
+    assert here.base_share < 0.1
+
+
+def test_a_canal_is_found_behind_discs() -> None:
+    image, affine = column()
+    found = find_canals(image, affine, DISCS)
+    for level, point in found.items():
+        assert point == pytest.approx(CANALS[level], abs=2.0)
+
+
+@pytest.mark.parametrize("kind", [Bulge, Protrusion, FlavumThickening, EpiduralFat])
+def test_the_measured_share_grows_with_the_asked_depth(kind: type[Lesion]) -> None:
+    image, affine = column()
+    here = site_of()
+    depths = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
+    losses = [simulate_lesions(image, affine, [LevelLesions(here, (kind(depth),))]).losses[here.level] for depth in depths]  # type: ignore[call-arg]
+    for shares in ([loss.share for loss in losses], [loss.midline_share for loss in losses]):
+        assert shares[0] == 0
+        assert all(low < high for low, high in itertools.pairwise(shares)), shares
+    expected = 8.0 * (0.78 if kind is FlavumThickening else 1.0) / 14.0
+    assert losses[4].midline_share == pytest.approx(expected, abs=0.12)
+
+
+def test_a_broad_bulge_takes_more_of_the_section_than_a_focal_protrusion() -> None:
+    image, affine = column()
+    here = site_of()
+    broad, focal = (
+        simulate_lesions(image, affine, [LevelLesions(here, (lesion,))]).losses[here.level]
+        for lesion in (Bulge(7.0), Protrusion(7.0))
+    )
+    assert broad.share > focal.share + 0.1
+    assert broad.planes == focal.planes == 5
+
+
+def test_what_is_behind_the_canal_and_far_away_keeps_every_voxel() -> None:
+    image, affine = column()
+    here = site_of()
+    moved = simulate_lesions(image, affine, [LevelLesions(here, (Extrusion(9.0, migration_mm=-5.0),))]).image
+    a = affine[1, 1] * np.arange(image.shape[1]) + affine[1, 3]
+    s = affine[2, 2] * np.arange(image.shape[2]) + affine[2, 3]
+    assert torch.allclose(moved[:, a < -8.5], image[:, a < -8.5], atol=1e-3)
+    assert torch.allclose(moved[:, :, np.abs(s) > 32], image[:, :, np.abs(s) > 32], atol=1e-3)
+    assert torch.allclose(moved[:, a > 32], image[:, a > 32], atol=1e-3)
+    assert (moved - image).abs().max() > 0.5
+
+
+def test_the_argument_is_not_changed() -> None:
+    image, affine = column()
+    before = image.clone()
+    simulate_lesions(image, affine, [LevelLesions(site_of(), (Bulge(6.0),))])
+    assert torch.equal(image, before)
+
+
+def test_one_slice_shows_what_the_middle_slice_of_the_volume_shows() -> None:
+    image, affine = column()
+    here = site_of()
+    plan = [LevelLesions(here, (Protrusion(7.0, aside_mm=2.0), FlavumThickening(2.0)))]
+    middle = affine.copy()
+    middle[0, 3] = 0.0
+    single = simulate_lesions(image[4:5], middle, plan)
+    whole = simulate_lesions(image, affine, plan)
+    assert torch.allclose(single.image[0], whole.image[4], atol=1e-4)
+    assert single.losses[here.level].planes == 1
+    assert single.losses[here.level].midline_share == pytest.approx(whole.losses[here.level].midline_share, abs=0.01)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("lesion", [Protrusion(6.0, aside_mm=-7.0), FacetOvergrowth(5.0, side=Side.LEFT)])
+def test_left_stays_left_in_any_storage_order(lesion: Lesion, axis: int) -> None:
+    """Mirrored storage gives the same voxels in space; the change lies on the patient's left."""
+    image, affine = column()
+    here = site_of()
+    plain = apply_lesions(image, affine, [LevelLesions(here, (lesion,))])
+    turned, turned_affine = flip_axis(image.numpy(), affine, axis)
+    other = apply_lesions(torch.from_numpy(turned.copy()), turned_affine, [LevelLesions(here, (lesion,))])
+    assert torch.allclose(other.flip(axis), plain, atol=1e-4)
+    change = (plain - image).abs().sum((1, 2))
+    assert change[:4].sum() > 5 * change[5:].sum()
+
+
+def test_another_series_gets_the_same_lesion_in_space() -> None:
+    """On a series with another grid the new margin lies where it does on the first."""
+    image, affine = column()
+    here = site_of()
+    plan = [LevelLesions(here, (Protrusion(6.0),))]
+    fine, fine_affine = column(in_plane_mm=0.6)
+    fine[:, 110:] = 0.3
+    a = affine[1, 1] * np.arange(130) + affine[1, 3]
+    fine_a = fine_affine[1, 1] * np.arange(130) + fine_affine[1, 3]
+
+    def margin(picture: torch.Tensor, places: np.ndarray) -> float:
+        row = picture[4, :, 70]
+        return float(max(place for place, value in zip(places, row.tolist(), strict=True) if value > 0.5 and place < 7))
+
+    first, second = margin(apply_lesions(image, affine, plan), a), margin(apply_lesions(fine, fine_affine, plan), fine_a)
+    assert second == pytest.approx(first, abs=0.9)
+    assert first == pytest.approx(1.0, abs=1.2)
+
+
+def test_grades_follow_thirds_and_latents_those_of_the_phantom() -> None:
+    assert [severity_of_share(share) for share in (0.0, 0.33, 0.34, 0.66, 0.67, 1.0)] == [
+        Severity.NORMAL_MILD, Severity.NORMAL_MILD, Severity.MODERATE, Severity.MODERATE, Severity.SEVERE, Severity.SEVERE,
+    ]  # fmt: skip
+    image, affine = column()
+    here = site_of()
+    loss = simulate_lesions(image, affine, [LevelLesions(here, (Bulge(7.0),))]).losses[here.level]
+    assert float(narrowing(loss.latent)) == pytest.approx(loss.share, abs=1e-6)
+    with pytest.raises(ValueError, match=r"A lost share must be in \[0, 1\], got 1.3"):
+        severity_of_share(1.3)
+
+
+def test_a_random_lesion_is_the_seeds() -> None:
+    """The same seed gives the same voxels and words; another gives others."""
+    data = example(*column())
+    first, again, other = (RandSimulateLesiond(seed=seed)(data) for seed in (3, 3, 4))
+    assert torch.equal(first["image"], again["image"])
+    assert first["lesion"] == again["lesion"]
+    assert first["lesion"] != other["lesion"]
+
+
+def test_a_random_lesion_says_what_it_did_and_what_was_measured() -> None:
+    data = example(*column())
+    transform = RandSimulateLesiond(shares=(0.5, 0.5), weights={"protrusion": 1.0}, seed=1)
+    result = transform(data)
+    lesion = result["lesion"]
+    assert lesion["level"] == "L4/L5"
+    assert lesion["family"] == "protrusion"
+    assert lesion["asked_share"] == pytest.approx(0.5)
+    assert lesion["lesions"][0]["kind"] == "Protrusion"
+    assert lesion["severity"] == severity_of_share(lesion["share"]).index
+    assert result["image"].shape == data["image"].shape
+    assert torch.equal(result["image"].affine, data["image"].affine)
+    assert "lesion" not in data
+    assert set(RandSimulateLesiond(prob=0.0)(data)["lesion"]) == {"level"}
+
+
+def test_points_that_are_missing_and_names_that_are_none_are_refused() -> None:
+    data = example(*column())
+    transform = RandSimulateLesiond()
+    with pytest.raises(LevelsNotFoundError, match="L1/L2 has no disc or no canal point"):
+        transform({**data, "level": "L1/L2"})
+    with pytest.raises(LevelsNotFoundError, match=r"No level has both a disc and a canal point \(3 discs, 0 canals\)"):
+        transform({**data, "canals": {}})
+    with pytest.raises(AnatomyError, match="Unknown level 'L9/S1'"):
+        transform({**data, "level": "L9/S1"})
+    with pytest.raises(ValueError, match=r"got Tensor \(1, 9, 130, 140\)"):
+        transform({**data, "image": data["image"].as_tensor()})
+    with pytest.raises(ValueError, match=r"shares rise within \[0, 0.92\]"):
+        RandSimulateLesiond(shares=(0.0, 1.2))
+
+
+def test_a_scan_without_a_sac_is_left_as_it_is() -> None:
+    """Inverted, as T1 is to T2: nothing bright lies where the canal should be."""
+    image, affine = column()
+    result = RandSimulateLesiond()(example(1 - image, affine))
+    assert "shows no thecal sac" in result["lesion"]["refused"]
+    assert torch.equal(result["image"].as_tensor()[0], 1 - image)
+    with pytest.raises(LevelsNotFoundError, match="No level shows a sac to narrow"):
+        find_sites(1 - image, affine, DISCS, CANALS)
+
+
+def test_a_narrow_sac_is_no_normal_base() -> None:
+    image, affine = column()
+    narrowed = simulate_lesions(image, affine, [LevelLesions(site_of(), (Bulge(6.0),))]).image
+    result = RandSimulateLesiond()(example(narrowed, affine))
+    assert "already" in result["lesion"]["refused"] or "mm deep" in result["lesion"]["refused"]
