@@ -10,6 +10,7 @@
     fields.py    smooth displacements that fold nothing
     kinds.py     bulge, protrusion, extrusion, flavum, facet, fat, slip, loss of height and signal
     plans.py     which lesions at which levels
+    bases.py     levels that may bear a lesion
     signal.py    the brightness of new tissue
     losses.py    the share of the sac that is lost, its latent and its grade
     simulate.py  images with lesions          draw.py  random lesions
@@ -17,6 +18,7 @@
 These are simulations. No reader has graded them; nothing says that they look, or mean, what a patient's disease does.
 """
 
+from monai_spine.phantom.lesions.bases import base_levels, disc_grades
 from monai_spine.phantom.lesions.draw import FAMILIES, draw_lesions
 from monai_spine.phantom.lesions.kinds import (
     Bulge,
@@ -52,6 +54,8 @@ __all__ = [
     "Protrusion",
     "SimulatedScan",
     "apply_lesions",
+    "base_levels",
+    "disc_grades",
     "draw_lesions",
     "find_canals",
     "find_sites",

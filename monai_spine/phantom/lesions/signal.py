@@ -18,6 +18,8 @@ __all__ = ["TissueLevels", "faded", "grain", "painted", "tissue_levels"]
 
 _TEXTURE = 0.02
 _UNEVEN = 0.1
+_LEAST_FAT = 0.55
+"""Fat is at least so bright on fast spin echo, from ligament to CSF: where no fat lies behind the sac, it cannot be read there."""
 _WAVES = ((0.9, 1.3, 0.4, 0.0), (-0.5, 0.8, 1.5, 1.9), (0.3, -1.9, 0.9, 4.0))
 """Wave vectors in 1/mm along aside, behind and up, and a phase: a texture that is the same on every series."""
 
@@ -54,14 +56,11 @@ def tissue_levels(image: Tensor, affine: Affine, site: LevelSite) -> TissueLevel
     in_disc = (ROWS_MM[:, None] - site.disc_up_mm).abs() < 0.7 * site.disc_half_height_mm
     sac = patch[(behind > front + 1) & (behind < back - 1)]
     disc = patch[in_disc & (behind < front - 1) & (behind > front - 7)]
-    rear = patch[(behind > back + 1) & (behind < back + 7)]
+    rear = patch[(behind > back + 1) & (behind < back + 9)]
     ligament = float(patch.quantile(0.04))
-    return TissueLevels(
-        csf=_quantile(sac, 0.8, ligament),
-        disc=_quantile(disc, 0.5, ligament),
-        fat=_quantile(rear, 0.9, ligament),
-        ligament=ligament,
-    )
+    csf = _quantile(sac, 0.8, ligament)
+    fat = max(_quantile(rear, 0.95, ligament), ligament + _LEAST_FAT * (csf - ligament))
+    return TissueLevels(csf=csf, disc=_quantile(disc, 0.5, ligament), fat=fat, ligament=ligament)
 
 
 def _quantile(values: Tensor, share: float, otherwise: float) -> float:
