@@ -24,6 +24,8 @@ from monai_spine.phantom.lesions.sites import frames_of, site_at
 
 __all__ = ["RandSimulateLesiond"]
 
+_LEAST_SEEN = 0.6
+
 
 class RandSimulateLesiond(Randomizable, MapTransform):
     """Put lesions onto one level of a study, and say what was drawn and what the sac lost.
@@ -122,6 +124,10 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         plan = [LevelLesions(site, lesions)]
         simulated = simulate_lesions(image, affine, plan)
         loss = simulated.losses[level]
+        if loss.depth_before_mm < _LEAST_SEEN * site.depth_mm:
+            seen = f"{loss.depth_before_mm:.1f} of {site.depth_mm:.1f} mm"
+            result["lesion"]["refused"] = f"CSF fills no more than {seen} of the sac's depth: its loss cannot be measured"
+            return
         result[first] = _like(result[first], simulated.image)
         for key in others:
             result[key] = _like(result[key], apply_lesions(*_image(result[key]), plan))

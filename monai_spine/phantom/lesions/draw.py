@@ -115,7 +115,7 @@ def _extrusion(random: np.random.RandomState, site: LevelSite, share: float) -> 
         Extrusion(
             depth_mm,
             aside_mm=_aside(random),
-            half_width_mm=random.uniform(5, 9),
+            half_width_mm=random.uniform(5, 9) + max(0.0, 12 * (share - 0.5)),
             half_height_mm=max(random.uniform(5, 7.5), 0.7 * depth_mm),
             migration_mm=sign * random.uniform(2, 8) if migrates else 0.0,
             brightness=random.uniform(0.8, 1.4),
@@ -131,7 +131,7 @@ def _aside(random: np.random.RandomState) -> float:
 def _stenosis(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
     """From the front and from behind: each leaves a part of the depth, and both together the product."""
     kept = 1 - share
-    from_front = random.uniform(0.4, 0.75)
+    from_front = random.uniform(0.5, 0.8)
     behind_mm = min((1 - kept ** (1 - from_front)) * site.depth_mm / _FLAVUM_IN_MIDLINE, 19.0)
     lesions: tuple[Lesion, ...] = (
         *_bulge(random, site, 1 - kept**from_front),

@@ -45,7 +45,7 @@ WALL = 0.4
 """Share of the way from dark wall to CSF at which the sac ends: below a half, since roots lie grey at the sac's back."""
 _WALL_MM = 1.5
 """What is dark over less than this is a root and no wall."""
-_TOLERANCE_MM = 1.5
+_TOLERANCE_MM = 0.75
 _STIFFNESS = 600.0
 """How much a border's curvature (1/mm) costs, against millimetres off a line."""
 
@@ -137,8 +137,8 @@ def csf_within(contrast: Tensor, expected_mm: tuple[Tensor, Tensor]) -> tuple[Te
 
     Args:
         contrast: Of `contrast_of`.
-        expected_mm: Front and back (...) where they should be, in mm behind the origin; what is bright more than 1.5 mm outside
-            belongs to disc or fat.
+        expected_mm: Front and back (...) where they should be, in mm behind the origin; what is bright more than
+            0.75 mm outside belongs to disc or fat.
 
     Returns:
         Front and back (...) in mm behind the origin, to a fraction of a step; both 0 where nothing bright lies between.

@@ -17,10 +17,10 @@ from monai_spine.phantom.lesions.sites import LevelSite
 __all__ = ["TissueLevels", "faded", "grain", "painted", "tissue_levels"]
 
 _TEXTURE = 0.02
-_UNEVEN = 0.1
+_UNEVEN = 0.05
 _LEAST_FAT = 0.55
-"""Fat is at least so bright on fast spin echo, from ligament to CSF: where no fat lies behind the sac, it cannot be read there."""
-_WAVES = ((0.9, 1.3, 0.4, 0.0), (-0.5, 0.8, 1.5, 1.9), (0.3, -1.9, 0.9, 4.0))
+"""Fat is at least so bright on fast spin echo, from ligament to CSF; behind some sacs lies none to read it off."""
+_WAVES = ((0.55, 0.93, 0.31, 0.0), (-0.83, 0.37, 0.71, 1.9), (0.29, -0.67, 1.13, 4.0))
 """Wave vectors in 1/mm along aside, behind and up, and a phase: a texture that is the same on every series."""
 
 
