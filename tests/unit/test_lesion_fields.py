@@ -84,10 +84,12 @@ def test_a_disc_moves_into_the_canal_and_the_back_wall_stays(lesion: Lesion) -> 
     """The margin goes where it is told, the old margin lies behind; back wall and all behind it stay to the micrometre."""
     here = site()
     front, back = here.borders_at(torch.tensor(here.disc_up_mm))
-    depth = lesion.depth_mm  # type: ignore[attr-defined]
-    margin = Local(torch.zeros(1), (front + depth).reshape(1), torch.full((1,), here.disc_up_mm))
-    source = lesion.move(margin, here).source
-    assert float(source.behind) == pytest.approx(float(front), abs=0.12 * depth + 0.35)
+    middle = Local(torch.zeros(1), front.reshape(1), torch.full((1,), here.disc_up_mm))
+    taken = lesion.move(middle, here).taken_mm
+    assert taken is not None
+    assert float(taken) == pytest.approx(lesion.depth_mm, rel=0.1)  # type: ignore[attr-defined]
+    source = lesion.move(Local(middle.aside, front + taken, middle.up), here).source
+    assert float(source.behind) == pytest.approx(float(front), abs=1e-3)
     behind = Local(torch.zeros(50), back + torch.linspace(0.0, 60.0, 50), torch.full((50,), here.disc_up_mm))
     moved = lesion.move(behind, here).source
     assert torch.allclose(moved.behind, behind.behind, atol=1e-3)
