@@ -13,6 +13,7 @@
     dicom.py      as DICOM files       export.py    with the competition's tables
     prepared.py   as training data     floor.py     best possible score
     structures.py where a point lies   replica/     the studies of the RSNA 2024 tables
+    lesions/      lesions of known size, on this anatomy or on real one
 
 The phantom is no patient: what is trained on it shows the path and grades nobody.
 """
