@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import LEVELS, Condition, Level, Side, Target, Vertebra
+from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Side, Target, Vertebra
 from monai_spine.geometry import Point, Triple
 from monai_spine.phantom.column import ColumnCurve, bend_column
 from monai_spine.phantom.readers import Reading
 
-__all__ = ["BODIES", "DiscState", "Spine", "sample_spine"]
+__all__ = ["BODIES", "DiscState", "Spine", "sample_spine", "usual_shift_mm"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,6 +28,17 @@ _SACRAL_TOP = 0.95
 _SACRAL_LEAN_DEG, _STEEPEST_DEG = np.array([9.0, 11.0, 1.0]), 68.0
 # Share of the lordosis L1–S1 that is bent at each disc, from L1/L2 to L5/S1.
 _LORDOSIS_SHARE = np.array([0.08, 0.13, 0.18, 0.25, 0.36])
+# Outward, front and up: where the points of RSNA 2024 lie in the median off the textbook place; foramina from L1/L2 to L5/S1.
+_FORAMEN_USUAL_MM = dict(
+    zip(LEVELS, ((0.0, -1.5, 3.0), (-0.3, -0.8, 3.0), (0.0, 0.7, 3.3), (0.0, 3.5, 3.7), (0.3, 6.0, 3.0)), strict=True)
+)
+_RECESS_USUAL_MM = (-0.7, -0.3, 0.0)
+_SHIFT_DEVIATION_MM = {Condition.NEURAL_FORAMINAL_NARROWING: (1.0, 1.8, 2.0), Condition.SUBARTICULAR_STENOSIS: (0.6, 0.8, 0.0)}
+
+
+def usual_shift_mm(target: Target) -> Triple:
+    """How far a foramen or recess usually lies outward, in front of and above its textbook place."""
+    return _FORAMEN_USUAL_MM[target.level] if target.condition is Condition.NEURAL_FORAMINAL_NARROWING else _RECESS_USUAL_MM
 
 
 @dataclass(frozen=True)
@@ -169,7 +180,15 @@ def sample_spine(rng: np.random.Generator, reading: Reading) -> Spine:
         root_bulk=float(rng.uniform(0.6, 1.7)),
         csf_flow=float(rng.uniform(0, 1)),
         seed=int(rng.integers(2**31)),
+        shifts_mm={target: _sample_shift(rng, target) for target in TARGETS if target.side is not None},
     )
+
+
+def _sample_shift(rng: np.random.Generator, target: Target) -> Triple:
+    """Around the usual place, at most two standard deviations off."""
+    drawn = np.clip(rng.normal(size=3), -2, 2) * _SHIFT_DEVIATION_MM[target.condition]
+    out, front, up = (usual_shift_mm(target) + drawn).tolist()
+    return out, front, up
 
 
 def _sample_disc(rng: np.random.Generator, reading: Reading, level: Level) -> DiscState:

@@ -15,7 +15,7 @@ from monai_spine.geometry import Point, Triple
 from monai_spine.phantom.column import ColumnCurve
 from monai_spine.phantom.replica.frames import SagittalFrame
 from monai_spine.phantom.replica.tables import TableStudy
-from monai_spine.phantom.spine import BODIES, Spine
+from monai_spine.phantom.spine import BODIES, Spine, usual_shift_mm
 
 __all__ = ["bend_spine", "curve_through", "fit_width", "shift_findings"]
 
@@ -29,11 +29,6 @@ _STIFFNESS = 150.0
 _BELOW_DEG, _BELOW_MM = (26.0, 34.0, 30.0, 22.0), 30.0
 _ABOVE_MM, _ABOVE_KNOTS = 35.0, 5
 
-# Outward, front and up: how far foramina lie off the phantom's textbook place in the median, from L1/L2 to L5/S1.
-_FORAMEN_USUAL = dict(
-    zip(LEVELS, ((0.0, -1.5, 3.0), (-0.3, -0.8, 3.0), (0.0, 0.7, 3.3), (0.0, 3.5, 3.7), (0.3, 6.0, 3.0)), strict=True)
-)
-_RECESS_USUAL = (-0.7, -0.3, 0.0)
 _KEPT = 0.75  # of what a point deviates from the usual place; the rest is taken for the reader's hand
 _LIMITS_MM = {Condition.NEURAL_FORAMINAL_NARROWING: (3.0, 5.5, 5.0), Condition.SUBARTICULAR_STENOSIS: (2.5, 3.0, 0.0)}
 _WRONG_MM = 14.0
@@ -158,7 +153,7 @@ def shift_findings(spine: Spine, points_ras_mm: Mapping[Target, Point], rng: np.
 
 def _shift_of(spine: Spine, target: Target, point: Point | None, rng: np.random.Generator) -> Triple:
     foramen = target.condition is Condition.NEURAL_FORAMINAL_NARROWING
-    usual, limits = np.array(_FORAMEN_USUAL[target.level] if foramen else _RECESS_USUAL), _LIMITS_MM[target.condition]
+    usual, limits = np.array(usual_shift_mm(target)), _LIMITS_MM[target.condition]
     if point is None:
         return _triple(usual + rng.normal(0, 1.0, 3) * np.minimum(limits, 1.0))
     u, v, s = (float(value[0]) for value in spine.curve.from_ras(np.array([point])))
