@@ -117,7 +117,7 @@ def test_group_norms_take_scale_and_shift_of_batch_norms_and_no_statistics() -> 
 
 
 def test_a_kernel_of_another_size_does_not_fit() -> None:
-    assert inflated(torch.ones(4, 3, 7, 7), (4, 1, 5, 7, 7), 0, sum_channels=True).sum() == 4 * 3 * 49
+    assert inflated(torch.ones(4, 3, 7, 7), (4, 3, 5, 7, 7), 0).sum() == 4 * 3 * 49
     assert inflated(torch.ones(4, 2, 3, 3), (4, 2, 3, 5, 5), 0) is None
     assert inflated(torch.ones(4, 3, 7, 7), (4, 1, 7, 7, 7), 0) is None
 
