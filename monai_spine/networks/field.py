@@ -73,8 +73,8 @@ def field_of(shape: Sequence[int], steps: int, *, axes: Sequence[str], slice_axi
     longest = max(range(len(size)), key=size.__getitem__)
     if size[longest] < least:
         raise ArchitectureError(
-            f"it halves what it is shown {steps} times and needs at least {least} voxels along {axes[longest]}, the longest axis, "
-            f"where {' × '.join(map(str, size))} voxels ({' × '.join(axes)}) have {size[longest]}."
+            f"it halves what it is shown {steps} times and needs at least {least} voxels along {axes[longest]}, the longest "
+            f"axis, where {' × '.join(map(str, size))} voxels ({' × '.join(axes)}) have {size[longest]}."
         )
     strides = []
     for _ in range(steps):

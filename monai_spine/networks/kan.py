@@ -78,7 +78,7 @@ class SplineLinear(nn.Module):
 
         Curves that are one cubic (a polynomial of this order) on the old grid stay exactly; others are fitted by least squares.
         """
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             levels = torch.linspace(0, 1, self.intervals + 1, device=x.device)
             quantiles = torch.quantile(x.float(), levels, dim=0).T
             low, high = quantiles[:, :1], quantiles[:, -1:]
@@ -98,9 +98,7 @@ class SplineLinear(nn.Module):
         self.steps += 1
         step = int(self.steps)
         if step < 2**self.updates and step & (step - 1) == 0:
-            gathered = idist.all_gather(x.detach())
-            assert isinstance(gathered, torch.Tensor)
-            self.update_grid(gathered)
+            self.update_grid(idist.all_gather(x.detach()))
 
 
 def ckan(field: Field, in_channels: int, dropout_prob: float) -> Trunk:

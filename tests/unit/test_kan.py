@@ -102,6 +102,17 @@ def test_data_without_spread_leave_a_grid_that_can_be_used(data: torch.Tensor) -
     assert layer.eval()(data).isfinite().all()
 
 
+def test_a_grid_follows_in_mixed_precision_with_all_its_digits() -> None:
+    layer, x = SplineLinear(4, 2), torch.randn(30, 4)
+    other = SplineLinear(4, 2)
+    other.load_state_dict(layer.state_dict())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x)
+    other(x)
+    assert torch.equal(layer.knots, other.knots)
+    assert torch.equal(layer.coefficients, other.coefficients)
+
+
 def test_a_layer_without_a_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 interval and order 1, got 0 and 3"):
         SplineLinear(2, 2, intervals=0)

@@ -24,7 +24,7 @@ SOME = {
     "resnet18": ["conv1.weight", "bn1.running_mean", "layer2.0.downsample.0.weight", "layer4.1.conv2.weight"],
     "densenet121": ["features.conv0.weight", "features.denseblock4.denselayer16.norm2.weight", "features.norm5.running_var"],
 }
-CROP = (6, 32, 36)
+CROP = (3, 32, 34)
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +64,7 @@ def test_a_2d_network_takes_all_of_the_trunk_and_sees_a_grey_picture_as_a_colour
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", HEADS)
-@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize(("name", "axis"), [*((name, 0) for name in HEADS), ("vgg11", 2)])
 def test_an_inflated_network_has_the_2d_network_s_features_on_equal_slices(name: str, axis: int, tmp_path: Path) -> None:
     source = trained(name)
     shape = CROP if axis == 0 else (*CROP[1:], CROP[0])
