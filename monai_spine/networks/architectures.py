@@ -140,7 +140,8 @@ def build_network(
     axes, parts = ["R", "A", "S"] if len(edges) == 3 else ["height", "width"], OrderedDict[str, nn.Module]()
     if thin is not None and spatial_dims == 2:
         parts["view"] = MiddleSlice(thin)
-        edges, axes = ([entry for axis, entry in enumerate(entries) if axis != thin] for entries in (edges, axes))
+        kept = [axis for axis in range(3) if axis != thin]
+        edges, axes = [edges[axis] for axis in kept], [axes[axis] for axis in kept]
     try:
         field = field_of(edges, chosen.steps, axes=axes, slice_axis=thin if spatial_dims == 3 else None)
     except ArchitectureError as error:
