@@ -193,7 +193,7 @@ def test_a_network_of_several_densenets_goes_on_from_its_own_weights(tmp_path: P
 def test_weights_of_the_same_kind_must_fit_all_of_the_trunk() -> None:
     with pytest.raises(WeightsError, match=r"transition1.*nothing in the file"):
         transfer_weights(densenet(3), densenet(3, trunk=SHORTER).state_dict())
-    with pytest.raises(WeightsError, match=r"denseblock2.*in the file, nothing in the network"):
+    with pytest.raises(WeightsError, match=r"transition1.*in the file, nothing in the network\) and 20 more"):
         transfer_weights(densenet(3, trunk=SHORTER), densenet(3).state_dict())
 
 
