@@ -11,12 +11,14 @@ SpineError                      anything that monai_spine refuses to do
 ├── AnatomyError                a level, side, condition or severity is unknown         exit 2
 ├── TableError                  a table of labels or predictions is not as specified    exit 2
 ├── WeightsError                a bundle is missing, altered or does not fit            exit 4
+├── ArchitectureError           an architecture is unknown or does not fit the crop     exit 2
 ├── DeviceError                 the requested device is not there                       exit 2
 └── OutputError                 a result cannot be written                              exit 1
 """
 
 __all__ = [
     "AnatomyError",
+    "ArchitectureError",
     "DeviceError",
     "LevelsNotFoundError",
     "OutputError",
@@ -87,6 +89,12 @@ class WeightsError(SpineError):
     """A bundle is missing, altered, or does not fit its description."""
 
     exit_code = 4
+
+
+class ArchitectureError(SpineError, ValueError):
+    """The name of an architecture is unknown, or the architecture does not fit what it is to be shown."""
+
+    exit_code = 2
 
 
 class DeviceError(SpineError):

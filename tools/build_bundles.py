@@ -120,7 +120,7 @@ class GradingBundle:
             "_target_": "DenseNet",
             "spatial_dims": 3,
             "in_channels": 1,
-            "out_channels": 3,
+            "out_channels": "@classes",
             "init_features": 16,
             "growth_rate": 16,
             "block_config": [4, 4, 4],

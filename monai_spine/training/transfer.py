@@ -1,5 +1,8 @@
 """What a network takes from a file of weights: all of it, all but the head, or kernels of a 2D network made 3D.
 
+Files of torchvision (VGG, MNASNet, ResNet, DenseNet) are understood by their names: the trunks of `networks.architectures` have
+the same, and what torchvision calls `fc` or the last of `classifier` is the head.
+
 A 2D kernel is put into the middle of its 3D kernel along the axis across the slices, with zeros before and behind it. So the 3D
 network begins as the 2D network on each slice, pooled over slices: on a crop that is the same in all slices both have the same
 features, up to the crop's first and last slice. Repeating the kernel and dividing it by its depth promises that far from the
@@ -31,7 +34,10 @@ HEADS: tuple[str, ...] = ("class_layers",)
 
 _NESTED = ("network", "state_dict", "model_state_dict", "model")
 _LEAST_SHARE = 0.5
-_FIRST = "features.conv0.weight"
+_FIRST = ("features.conv0.weight", "features.0.weight", "layers.0.weight", "conv1.weight")
+"""The first kernel of a DenseNet, VGG, MNASNet, ResNet."""
+_HEAD = re.compile(r"(?:fc|classifier\.[16]|class_layers\.out)\.(weight|bias)")
+"""The head of a ResNet; of a MNASNet or a VGG; of a DenseNet."""
 _TORCHVISION_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.?([12])\.")
 _COUNTER = "num_batches_tracked"  # old files lack it, and it changes no answer
 
@@ -93,8 +99,9 @@ def transfer_weights(
     """Find what of given weights a network can take; the network stays as it is.
 
     Weights of the same kind of network must fit all of its trunk. A head that is missing or has other classes begins anew. From
-    a 2D network as much of the trunk is taken as fits, half of it at least; the head begins anew. Where a DenseNet is a part of
-    the network (`trunk.`, `encoder.`, or several branches) or of what was saved (`module.`), a DenseNet's weights go there.
+    a 2D network a 3D one takes as much of the trunk as fits, half of it at least; its head begins anew. Where a DenseNet, ResNet,
+    VGG or MNASNet is a part of the network (`trunk.`, `encoder.`, or several branches) or of what was saved (`module.`), the
+    weights of one go there. Where the first kernel of a 2D network has other channels than are wanted, its colours are summed.
 
     Args:
         network: To take the weights.
@@ -124,21 +131,17 @@ def transfer_weights(
     return result
 
 
-def inflated(kernel: Tensor, shape: Sequence[int], through_axis: int, *, sum_channels: bool = False) -> Tensor | None:
+def inflated(kernel: Tensor, shape: Sequence[int], through_axis: int) -> Tensor | None:
     """A 3D kernel that does to each slice what a 2D kernel does.
 
     Args:
         kernel: (out, in, height, width); height and width become the two axes of a crop within a slice, in their order.
         shape: (out, in, i, j, k) of the 3D kernel.
         through_axis: 0, 1 or 2: which of i, j, k runs across the slices.
-        sum_channels: For the first layer: its channels (red, green, blue) are summed, as a grey picture shows the same in each,
-            and evenly divided among those of the 3D kernel.
 
     Returns:
         The kernel, or None where the shapes do not fit.
     """
-    if sum_channels and kernel.shape[1] != shape[1]:
-        kernel = (kernel.sum(dim=1, keepdim=True) / shape[1]).expand(-1, shape[1], -1, -1)
     axis = 2 + through_axis
     if [*kernel.shape[:axis], shape[axis], *kernel.shape[axis:]] != list(shape):
         return None
@@ -151,7 +154,7 @@ def _inflated_kernels(flat: Iterable[str], given: Weights, wanted: Weights, thro
     """Those of the 2D kernels that fit, as 3D ones."""
     if through_axis is None:
         raise WeightsError("The weights do not fit the network: they are 2D, and `through_axis` does not say which axis is not.")
-    made = {name: inflated(given[name], wanted[name].shape, through_axis, sum_channels=_is_part(name, [_FIRST])) for name in flat}
+    made = {name: inflated(given[name], wanted[name].shape, through_axis) for name in flat}
     return {name: kernel for name, kernel in made.items() if kernel is not None}
 
 
@@ -172,16 +175,41 @@ def _state_dict_in(content: Any) -> dict[str, Tensor]:
 
 def _monai_name(name: str) -> str:
     """A name of torchvision's DenseNet, of any release, as MONAI's says it; other names as they are."""
-    return re.sub(r"^classifier\.", "class_layers.out.", _TORCHVISION_LAYER.sub(r"\1.layers.\2\3.", name))
+    return re.sub(r"^classifier\.(?=weight|bias)", "class_layers.out.", _TORCHVISION_LAYER.sub(r"\1.layers.\2\3.", name))
 
 
 def _aligned(weights: Weights, wanted: Weights) -> tuple[Weights, tuple[str, ...]]:
-    """Weights by the names that a network has for them, and what these begin with: the places of its DenseNets, or nothing."""
-    held, places = ([name.removesuffix(_FIRST) for name in names if _is_part(name, [_FIRST])] for names in (weights, wanted))
+    """Weights by the names that a network has for them, and what these begin with: the places of its trunks, or nothing."""
+    held, places = _places(weights), _places(wanted)
     if next(iter(wanted), "") in weights or len(held) != 1 or not places:
-        return weights, ("",)
+        return _with_channels(weights, wanted, places), ("",)
     bare = {name.removeprefix(held[0]): tensor for name, tensor in weights.items()}
-    return {f"{place}{name}": tensor for place in places for name, tensor in bare.items()}, tuple(places)
+    given = {_named(name, place, wanted): tensor for place in places for name, tensor in bare.items()}
+    return _with_channels(given, wanted, places), tuple(places)
+
+
+def _named(name: str, place: str, wanted: Weights) -> str:
+    """What a network calls a part of a trunk at some place; its head may stand beside the trunk."""
+    head = _HEAD.fullmatch(name)
+    return f"class_layers.out.{head[1]}" if head and f"{place}{name}" not in wanted else f"{place}{name}"
+
+
+def _places(names: Iterable[str]) -> list[str]:
+    """What the names of trunks begin with, each told by its first kernel: not by one that lies deeper within a trunk."""
+    found = {name.removesuffix(first) for name in names for first in _FIRST if f".{name}".endswith(f".{first}")}
+    return sorted(place for place in found if not any(place != other and place.startswith(other) for other in found))
+
+
+def _with_channels(given: Weights, wanted: Weights, places: Iterable[str]) -> Weights:
+    """Weights whose first 2D kernels have the channels that are wanted.
+
+    Red, green and blue are summed, as a grey picture shows the same in each, and evenly divided among those that are wanted.
+    """
+    firsts = [f"{place}{first}" for place in places for first in _FIRST]
+    other = [name for name in firsts if name in given and name in wanted and given[name].dim() == 4]
+    summed = {name: given[name].sum(dim=1, keepdim=True) for name in other if given[name].shape[1] != wanted[name].shape[1]}
+    channels = {name: wanted[name].shape[1] for name in summed}
+    return {**given, **{name: (tensor / channels[name]).repeat(1, channels[name], 1, 1) for name, tensor in summed.items()}}
 
 
 def _is_part(name: str, parts: Iterable[str]) -> bool:
@@ -206,9 +234,9 @@ def _what_is_astray(result: Transfer, names: Iterable[str], given: Weights, want
         return " × ".join(map(str, tensors[name].shape)) if name in tensors else "nothing"
 
     names = list(names)
-    lines = [f"{name} ({shape(given, name)} in the file, {shape(wanted, name)} in the network)" for name in names[:6]]
+    lines = [f"{name} ({shape(given, name)} in the file, {shape(wanted, name)} in the network)" for name in names[:5]]
     return (
         f"The weights do not fit the network: {100 * result.share:.0f} % of its trunk is found in them. What does not fit: "
-        f"{', '.join(lines)}{f' and {len(names) - 6} more' if len(names) > 6 else ''}. Give weights of this network_def, or the "
+        f"{', '.join(lines)}{f' and {len(names) - 5} more' if len(names) > 5 else ''}. Give weights of this network_def, or the "
         "network_def of these weights; only a head may begin anew."
     )

@@ -88,7 +88,7 @@ def test_an_overlay_changes_what_the_bundle_has_or_adds_what_it_uses(bundle: str
 
 
 @pytest.mark.parametrize("bundle", GRADERS.values())
-def test_the_large_network_takes_a_grader_s_crop_and_a_densenet121_s_first_three_blocks(bundle: str) -> None:
+def test_the_large_network_takes_a_grader_s_crop_and_all_of_a_densenet121_but_its_head(bundle: str) -> None:
     from monai.networks.nets import DenseNet
 
     from monai_spine.training.transfer import transfer_weights
@@ -97,10 +97,16 @@ def test_the_large_network_takes_a_grader_s_crop_and_a_densenet121_s_first_three
     network = parser.get_parsed_content("network_def")
     flat = DenseNet(2, 3, 1000, init_features=64, growth_rate=32, block_config=(6, 12, 24, 16))
     transfer = transfer_weights(network, flat.state_dict(), through_axis=0)
-    assert {name.rpartition(".")[0] for name in transfer.new} == {"features.norm5", "class_layers.out"}
+    assert {name.rpartition(".")[0] for name in transfer.new} == {"class_layers.out"}
     crop = torch.zeros(1, 1, *parser.get_parsed_content("crop")["shape"])
     with torch.no_grad():
         assert network.eval()(crop).shape == (1, 3)
+
+
+@pytest.mark.parametrize("bundle", GRADERS.values())
+def test_an_architecture_s_trunk_is_pretrained_by_the_same_overlay(bundle: str) -> None:
+    network = parsed(bundle, LARGE, PRETRAINING).get_parsed_content("network_def")
+    assert network.class_layers.out.out_features == 128
 
 
 @pytest.mark.slow
