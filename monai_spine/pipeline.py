@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from monai_spine.series import Role
 from monai_spine.settings import Settings
 from monai_spine.study import Study, open_study
 from monai_spine.study_grades import grade_study
+from monai_spine.volume import Volume
 from monai_spine.weights import Bundle
 
 __all__ = ["Analysis", "Models", "Progress", "Settings", "analyze", "analyze_study", "load_models"]
@@ -114,13 +115,18 @@ def _localized(read: ReadSeries, models: Models) -> tuple[ReadSeries, Levels]:
 
 def _degeneration(read: ReadSeries, levels: Levels, models: Models) -> tuple[Degeneration, ...]:
     """Discs and vertebrae of a picture or of a sagittal T2 series, where there is a bundle that grades them."""
-    volumes = read.volumes.get(Role.PICTURE) or read.volumes.get(Role.SAGITTAL_T2)
+    volumes = _shows_degeneration(read)
     return () if models.degeneration is None or not volumes else models.degeneration(volumes[0], levels)
+
+
+def _shows_degeneration(read: ReadSeries) -> Sequence[Volume]:
+    return read.volumes.get(Role.PICTURE) or read.volumes.get(Role.SAGITTAL_T2) or ()
 
 
 def _run(read: ReadSeries, models: Models) -> tuple[Bundle, ...]:
     """The bundles that were run: on a picture no grader of conditions."""
-    degeneration = () if models.degeneration is None else (models.degeneration.bundle,)
+    grader = models.degeneration if _shows_degeneration(read) else None
+    degeneration = () if grader is None else (grader.bundle,)
     return (*(models.localizer.bundles if Role.PICTURE in read.volumes else models.bundles), *degeneration)
 
 

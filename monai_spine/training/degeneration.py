@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_spine.anatomy import DISCS
+from monai_spine.anatomy import DISCS, Level, Vertebra
 from monai_spine.degeneration import HEADS, split_heads
+from monai_spine.geometry import Point
 from monai_spine.studies.prepared import PreparedCase, read_datalist
 from monai_spine.training.losses import MISSING
 
@@ -32,7 +33,7 @@ def degeneration_items(dataset_dir: Path | str, split: str, *, role: str, limit:
     datalist, items = read_datalist(dataset_dir), []
     for case in datalist.cases_of(split):
         images = [str((datalist.root / volume.image).resolve()) for volume in case.volumes if volume.role == role]
-        places = {**case.discs, **case.vertebrae} if images else {}
+        places: dict[Level | Vertebra, Point] = {**case.discs, **case.vertebrae} if images else {}
         for structure, point in sorted(places.items(), key=lambda place: -place[1][2]):
             label = _label(case, structure.label)
             if max(label) > MISSING:
