@@ -33,8 +33,8 @@ def degeneration_items(dataset_dir: Path | str, split: str, *, role: str, limit:
     datalist, items = read_datalist(dataset_dir), []
     for case in datalist.cases_of(split):
         images = [str((datalist.root / volume.image).resolve()) for volume in case.volumes if volume.role == role]
-        places: dict[Level | Vertebra, Point] = {**case.discs, **case.vertebrae} if images else {}
-        for structure, point in sorted(places.items(), key=lambda place: -place[1][2]):
+        places: list[tuple[Level | Vertebra, Point]] = [*case.discs.items(), *case.vertebrae.items()]
+        for structure, point in sorted(places if images else [], key=lambda place: -place[1][2]):
             label = _label(case, structure.label)
             if max(label) > MISSING:
                 where = {"image": images[0], "point_ras_mm": list(point), "mirror": False}
