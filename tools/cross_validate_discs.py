@@ -112,6 +112,8 @@ def report(table: pd.DataFrame, decision: dict[str, list[float]]) -> dict[str, o
         even = np.array(raw)
         for fold in np.unique(folds):
             others = (folds != fold) & found
+            if not others.any():
+                continue
             even[folds == fold] = tempered(raw[folds == fold], fit_temperature(raw[others], labels[others]))
         grade = np.where(found, (even * decision.get(head, [1.0] * len(names))).argmax(axis=1), -1)
         plain = np.where(found, even.argmax(axis=1), -1)
