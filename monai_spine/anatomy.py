@@ -15,9 +15,11 @@ from monai_spine.errors import AnatomyError
 
 __all__ = [
     "DISCS",
+    "DISC_GRADES",
     "KINDS",
     "LEVELS",
     "TARGETS",
+    "VERTEBRA_GRADES",
     "Condition",
     "Level",
     "Severity",
@@ -104,6 +106,11 @@ LEVELS: tuple[Level, ...] = (Level.L1_L2, Level.L2_L3, Level.L3_L4, Level.L4_L5,
 
 DISCS: tuple[Level, ...] = (Level.T12_L1, *LEVELS)
 """The six discs that are looked for, from the head down; the uppermost is not graded."""
+
+
+DISC_GRADES: tuple[str, ...] = ("normal", "bulge", "protrusion", "extrusion")
+VERTEBRA_GRADES: tuple[str, ...] = ("normal", "degenerative")
+"""Degeneration as one mid-sagittal T2 slice shows it, the mildest first."""
 
 
 class Side(_AnatomyEnum):

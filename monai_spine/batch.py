@@ -251,6 +251,9 @@ def _summary(result: StudyResult) -> str:
     reasons = Counter(grade.reason for grade in result.grades if grade.reason)
     common = [reason for reason, times in reasons.most_common() if times >= _COMMON]
     graded = sum(grade.status == "graded" for grade in result.grades)
+    if result.picture_affine is not None:
+        discs = sum(found.schmorl_node is not None for found in result.degeneration)
+        return f"{discs} discs and {len(result.degeneration) - discs} vertebrae graded"
     return "; ".join([f"{graded} of {len(result.grades)} findings graded", *common])
 
 

@@ -20,7 +20,7 @@ from monai_spine.level_sequence import DISC_SPACING_MM
 from monai_spine.levels import Levels
 from monai_spine.volume import Volume, picture_volume
 
-__all__ = ["PictureLevels", "localize_picture"]
+__all__ = ["PictureLevels", "localize_picture", "look_at_picture"]
 
 _EDGES_MM = (220.0, 255.0, 295.0, 340.0, 395.0, 455.0)
 _AS_SURE = 0.95
@@ -46,11 +46,26 @@ class PictureLevels:
 
 
 def localize_picture(picture: npt.NDArray[np.float32], localizer: LevelLocalizer) -> PictureLevels:
-    """Find the levels on a mid-sagittal picture of unknown scale.
+    """Find the levels on a mid-sagittal picture of unknown scale, in pixels; arguments and errors as of `look_at_picture`."""
+    volume, levels = look_at_picture(picture, localizer)
+    return PictureLevels(
+        discs_px={level.level: _pixel(volume.affine, level.disc_ras_mm) for level in levels.levels},
+        vertebrae_px={body.vertebra: _pixel(volume.affine, body.point_ras_mm) for body in levels.vertebrae},
+        confidence={level.level: level.confidence for level in levels.levels},
+        mm_per_px=volume.spacing_mm[1],
+        flags=levels.flags,
+    )
+
+
+def look_at_picture(picture: npt.NDArray[np.float32], localizer: LevelLocalizer) -> tuple[Volume, Levels]:
+    """A mid-sagittal picture of unknown scale as a scan of one slice at the scale that suits it best, and its levels there.
 
     Args:
         picture: (rows, columns), head up, the patient's front to the left.
         localizer: Loaded, with a refiner or without.
+
+    Returns:
+        The scan and its levels in millimetres that only stand in for pixels, see `PictureLevels.mm_per_px`.
 
     Raises:
         LevelsNotFoundError: No lumbar column was found at any scale.
@@ -65,7 +80,7 @@ def localize_picture(picture: npt.NDArray[np.float32], localizer: LevelLocalizer
     best = min((look for look in looks if look.trust >= _AS_SURE * surest), key=lambda look: abs(np.log(look.stretch)))
     again = _look(picture, best.mm_per_px / best.stretch, localizer)
     chosen = again if again is not None and again.trust >= _AS_SURE * best.trust else best
-    return _in_pixels(chosen, localizer)
+    return chosen.volume, localizer.refine(chosen.volume, chosen.levels)
 
 
 @dataclass(frozen=True)
@@ -94,18 +109,6 @@ def _look(picture: npt.NDArray[np.float32], mm_per_px: float, localizer: LevelLo
         return _Look(volume, localizer.find(volume), mm_per_px)
     except LevelsNotFoundError:
         return None
-
-
-def _in_pixels(look: _Look, localizer: LevelLocalizer) -> PictureLevels:
-    levels = localizer.refine(look.volume, look.levels)
-    affine = look.volume.affine
-    return PictureLevels(
-        discs_px={level.level: _pixel(affine, level.disc_ras_mm) for level in levels.levels},
-        vertebrae_px={body.vertebra: _pixel(affine, body.point_ras_mm) for body in levels.vertebrae},
-        confidence={level.level: level.confidence for level in levels.levels},
-        mm_per_px=look.mm_per_px,
-        flags=levels.flags,
-    )
 
 
 def _pixel(affine: Affine, point_ras_mm: Point) -> tuple[float, float]:

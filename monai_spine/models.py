@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from monai_spine.anatomy import Condition
+from monai_spine.degeneration import DEGENERATION, DegenerationGrader, load_degeneration
 from monai_spine.device import resolve_device
 from monai_spine.grades import Grader, load_grader
 from monai_spine.level_inference import LevelLocalizer
 from monai_spine.level_names import LevelNamer
 from monai_spine.level_refinement import LevelRefiner
-from monai_spine.study_grades import STUDY_HEAD, Corrector, load_corrector, offers_head
-from monai_spine.weights import Bundle, find_bundle, verify_bundle
+from monai_spine.study_grades import STUDY_HEAD, Corrector, load_corrector
+from monai_spine.weights import Bundle, bundle_folder, find_bundle, verify_bundle
 
 __all__ = ["GRADERS", "LOCALIZER", "NAMER", "REFINER", "Models", "check_models", "load_models"]
 
@@ -27,13 +28,14 @@ GRADERS: Mapping[Condition, str] = {condition: f"{condition.slug}_grading" for c
 
 @dataclass(frozen=True)
 class Models:
-    """The localiser with its namer and its refiner, one grader per condition, and what corrects them where there is one, ready to
-    run on one device."""
+    """The localiser with its namer and its refiner, one grader per condition, what corrects them and what grades discs and
+    vertebrae where there is one, ready to run on one device."""
 
     localizer: LevelLocalizer = field(repr=False)
     graders: Mapping[Condition, Grader]
     device: str
     corrector: Corrector | None = None
+    degeneration: DegenerationGrader | None = None
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
@@ -59,7 +61,7 @@ def load_models(folder: Path | None = None, *, device: str = "auto") -> Models:
     refiner = LevelRefiner(find_bundle(REFINER, folder), device=place)
     namer = LevelNamer(find_bundle(NAMER, folder), device=place)
     localizer = LevelLocalizer(find_bundle(LOCALIZER, folder), device=place, namer=namer, refiner=refiner)
-    return Models(localizer, graders, place, load_corrector(folder, graders, place))
+    return Models(localizer, graders, place, load_corrector(folder, graders, place), load_degeneration(folder, place))
 
 
 def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
@@ -70,5 +72,6 @@ def check_models(folder: Path | None = None, *, device: str = "auto") -> None:
         WeightsError: A bundle is missing or altered.
     """
     resolve_device(device)
-    for name in (LOCALIZER, NAMER, REFINER, *GRADERS.values(), *([STUDY_HEAD] if offers_head(folder) else [])):
+    offered = [name for name in (STUDY_HEAD, DEGENERATION) if (bundle_folder(folder) / name).is_dir()]
+    for name in (LOCALIZER, NAMER, REFINER, *GRADERS.values(), *offered):
         verify_bundle(find_bundle(name, folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from monai_spine.series import Role, SeriesRole, assign_roles, used_series
 from monai_spine.series_facts import MIN_SAGITTAL_SLICES
 from monai_spine.settings import Settings
 from monai_spine.study import Series, Study, summary
-from monai_spine.volume import Volume, load_nifti, load_picture, load_series
+from monai_spine.volume import Volume, load_nifti, load_picture, load_series, picture_volume
 
 __all__ = ["LOCALIZED_ON", "ReadSeries", "frame_flags", "read_used"]
 
@@ -47,13 +47,19 @@ class ReadSeries:
         return [block for role in LOCALIZED_ON for block in self.volumes.get(role, ())]
 
 
-def read_used(study: Study, settings: Settings) -> ReadSeries:
+def read_used(study: Study, settings: Settings, *, takes_pictures: bool = False) -> ReadSeries:
     """Read every series that is used. The pixels of other series are never read.
+
+    Args:
+        study: Opened.
+        settings: Which series, and what a NIfTI is.
+        takes_pictures: A picture is read as one slice whose pixels are taken for millimetres; otherwise it is refused.
 
     Raises:
         StudyError: There is no sagittal series, or none that can be read.
     """
-    _refuse_picture(study)
+    if study.kind == "picture":
+        return _read_picture(study, settings, takes_pictures=takes_pictures)
     blocks: dict[str, tuple[Volume, ...]] = {}
     failures: dict[str, StudyError] = {}
     while True:
@@ -77,13 +83,17 @@ def read_used(study: Study, settings: Settings) -> ReadSeries:
     )
 
 
-def _refuse_picture(study: Study) -> None:
-    if study.kind == "picture":
-        rows, columns = load_picture(study.series[0].instances[0].path).shape[:2]
+def _read_picture(study: Study, settings: Settings, *, takes_pictures: bool) -> ReadSeries:
+    picture = load_picture(study.series[0].instances[0].path)
+    if not takes_pictures:
         raise StudyError(
-            f"{study.source} is one picture of {columns} × {rows} pixels: without slices and millimetres no level can be "
-            "placed in space. Give the DICOM study or a NIfTI volume that the picture was taken from."
+            f"{study.source} is one picture of {picture.shape[1]} × {picture.shape[0]} pixels: without slices and millimetres no "
+            "level can be placed in space. Give the DICOM study or a NIfTI volume that the picture was taken from, or with "
+            "--bundles a folder that has a bundle for pictures."
         )
+    roles = tuple(replace(role, used=True) for role in _roles(study, settings, {}))
+    why = "a single picture, without millimetres and other slices, does not show it"
+    return ReadSeries(roles, {Role.PICTURE: (picture_volume(picture, 1.0),)}, dict.fromkeys(Role, why), ())
 
 
 def _roles(study: Study, settings: Settings, failures: Mapping[str, StudyError]) -> tuple[SeriesRole, ...]:

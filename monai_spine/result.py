@@ -16,6 +16,7 @@ from monai_spine.geometry import Affine, Point, apply_affine, invert_affine
 from monai_spine.level_slices import slices_json
 
 if TYPE_CHECKING:
+    from monai_spine.degeneration import Degeneration
     from monai_spine.grades import Grade
     from monai_spine.levels import LevelPoint, Levels, VertebraPoint
     from monai_spine.series import SeriesRole
@@ -43,6 +44,7 @@ class StudyResult:
         provenance: `versions`, `bundles`, `settings`, `notice` and more; see `provenance_of`.
         picture_affine: For a picture without geometry only: the affine from (column, row, slice) to the millimetres that stand in
             for pixels. Points are then written as `point_px` [x, y], counted from 0 at the centre of the top left pixel.
+        degeneration: Graded discs, then graded vertebrae; empty where no bundle grades them, or there is no slice for it.
     """
 
     study_instance_uid: str | None
@@ -53,6 +55,7 @@ class StudyResult:
     flags: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     picture_affine: Affine | None = field(default=None, compare=False)
+    degeneration: tuple[Degeneration, ...] = ()
 
     @property
     def notice(self) -> str:
@@ -77,6 +80,7 @@ class StudyResult:
             "levels": [self._level_json(level) for level in self.levels.levels],
             "vertebrae": [self._vertebra_json(vertebra) for vertebra in self.levels.vertebrae],
             "grades": [self._grade_json(grade) for grade in self.grades],
+            **self._degeneration_json(),
             "flags": list(dict.fromkeys((*self.flags, *self.levels.flags))),
             "doubts": [doubt.to_json() for doubt in self.levels.doubts],
             "provenance": {"versions": {}, "bundles": [], "settings": {}, **self.provenance, "notice": self.notice},
@@ -120,6 +124,17 @@ class StudyResult:
             "flags": list(grade.flags),
             "doubts": [doubt.to_json() for doubt in grade.doubts],
         }
+
+    def _degeneration_json(self) -> dict[str, list[dict[str, Any]]]:
+        """`disc_grades` and `vertebra_grades` of a picture, and of a scan where anything was graded."""
+        lists: dict[str, list[dict[str, Any]]] = {"disc_grades": [], "vertebra_grades": []}
+        for found in self.degeneration:
+            kind = "vertebra" if found.schmorl_node is None else "disc"
+            node = {} if found.schmorl_node is None else {"schmorl_node": round(found.schmorl_node, 6)}
+            shares = {name: round(share, 6) for name, share in found.probabilities.items()}
+            entry = {kind: found.structure.label, "grade": found.grade, "probabilities": shares, **node}
+            lists[f"{kind}_grades"].append({**entry, **self._point_json(found.point_ras_mm)})
+        return lists if self.degeneration or self.picture_affine is not None else {}
 
     def _point_json(self, point_ras_mm: Point, name: str = "point") -> dict[str, Any]:
         """A point in millimetres, or as column and row of a picture."""

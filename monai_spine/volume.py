@@ -251,19 +251,19 @@ def _nifti_slice_axis(image: object, affine: Affine) -> int:
 
 
 def load_picture(path: str | Path) -> npt.NDArray[np.float32]:
-    """Read a PNG or JPEG as grey values, float32 of shape (rows, columns). It has no millimetres.
+    """Read a PNG or JPEG as grey values, float32 of shape (rows, columns), turned as its EXIF says. It has no millimetres.
 
     Raises:
         UnreadableInputError: Another format, a broken file, or a picture that is too small or too large.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             columns, rows = picture.size
             _check_picture_size(path, rows, columns)
             grey = picture if picture.mode in ("L", "I", "I;16", "F") else picture.convert("L")
-            return np.asarray(grey, np.float32)
+            return np.asarray(ImageOps.exif_transpose(grey), np.float32)
     except FileNotFoundError as error:
         raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
     except UnidentifiedImageError as error:

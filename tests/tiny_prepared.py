@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Severity, Side
+from monai_spine.anatomy import DISC_GRADES, LEVELS, TARGETS, VERTEBRA_GRADES, Condition, Severity, Side, Vertebra
 from monai_spine.geometry import Affine, apply_affine, invert_affine
 from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, write_datalist
 
@@ -54,7 +54,18 @@ def _case(folder: Path, name: str, rng: np.random.Generator) -> PreparedCase:
         targets[target] = PreparedTarget((r + outwards * offset, a, s), list(Severity)[int(rng.integers(3))])
     volumes = [_volume(folder, name, role, targets, rng) for role in SHAPES]
     discs = {level: (r, a + 24.0, s) for level, (r, a, s) in canals.items()}
-    return PreparedCase(case=name, patient=name, volumes=tuple(volumes), discs=discs, canals=canals, targets=targets)
+    bodies = {Vertebra(f"L{at + 2}"): (r, a + 24.0, s - 17.5) for at, (r, a, s) in enumerate(list(canals.values())[:4])}
+    return PreparedCase(
+        case=name,
+        patient=name,
+        volumes=tuple(volumes),
+        discs=discs,
+        canals=canals,
+        vertebrae=bodies,
+        targets=targets,
+        degeneration={one.label: str(rng.choice(VERTEBRA_GRADES if one in bodies else DISC_GRADES)) for one in (*discs, *bodies)},
+        schmorl_nodes={level.label: level is LEVELS[1] for level in discs},
+    )
 
 
 def _volume(folder: Path, name: str, role: str, targets: dict, rng: np.random.Generator) -> PreparedVolume:

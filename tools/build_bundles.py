@@ -1,4 +1,4 @@
-"""Write the three grading bundles from the one template in `tools/grading_bundle`.
+"""Write the grading bundles from the one template in `tools/grading_bundle`; that of the discs with what differs laid over it.
 
     python tools/build_bundles.py [--check]
 
@@ -12,12 +12,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monai_spine.anatomy import LEVELS, Condition, Level
+from monai_spine.degeneration import DEGENERATION
 from monai_spine.geometry import Triple
 from monai_spine.placement import CANAL_OFFSET_MM
 from monai_spine.referral import Referral
@@ -25,6 +27,9 @@ from monai_spine.weights import WEIGHT_FILES, metadata_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).resolve().parent / "grading_bundle"
+DISCS = Path(__file__).resolve().parent / "disc_bundle"
+"""What `lumbar_disc_degeneration_grading` has of its own: sections of configs by their ids (`train#data`; null takes one away),
+and whole documents."""
 TEMPLATE_FILES = (
     "configs/metadata.json",
     "configs/train.json",
@@ -213,23 +218,50 @@ def rendered(bundle: GradingBundle, root: Path) -> dict[str, str]:
     return {**texts, "LICENSE": (REPOSITORY / "LICENSE").read_text(encoding="utf-8"), "models/.gitkeep": ""}
 
 
+def rendered_discs(root: Path) -> dict[str, str]:
+    """Every file of the discs' bundle, by its path in the bundle: the canal's, with what is in `DISCS` laid over it.
+
+    Args:
+        root: Folder of the bundle, whose weight files are hashed.
+    """
+    canal = BUNDLES[0]
+    texts = {name: text.replace(canal.name, DEGENERATION) for name, text in rendered(canal, root).items()}
+    for path in sorted(DISCS.glob("*/*")):
+        name, text = path.relative_to(DISCS).as_posix(), path.read_text(encoding="utf-8")
+        texts[name] = metadata_text(_laid_over(json.loads(texts[name]), json.loads(text))) if path.suffix == ".json" else text
+    return texts
+
+
+def _laid_over(config: dict[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in sections.items():
+        *outer, last = [key] if key in config else key.split("#")
+        place = reduce(dict.__getitem__, outer, config)
+        place.pop(last, None) if value is None else place.update({last: value})
+    return config
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Every file of all bundles, by its path in the folder of bundles."""
+    texts = {bundle.name: rendered(bundle, folder / bundle.name) for bundle in BUNDLES}
+    texts[DEGENERATION] = rendered_discs(folder / DEGENERATION)
+    return {f"{bundle}/{name}": text for bundle, files in texts.items() for name, text in files.items()}
+
+
 def drifted(folder: Path) -> list[str]:
     """Paths in a folder of bundles whose files are not what the template gives."""
     return [
-        f"{bundle.name}/{name}"
-        for bundle in BUNDLES
-        for name, text in rendered(bundle, folder / bundle.name).items()
-        if not (folder / bundle.name / name).is_file() or (folder / bundle.name / name).read_text(encoding="utf-8") != text
+        name
+        for name, text in _files(folder).items()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
     ]
 
 
 def write_bundles(folder: Path) -> None:
     """Write all grading bundles into a folder; their weights are left as they are."""
-    for bundle in BUNDLES:
-        for name, text in rendered(bundle, folder / bundle.name).items():
-            path = folder / bundle.name / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+    for name, text in _files(folder).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def _block(value: Any) -> str:

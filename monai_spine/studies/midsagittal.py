@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from monai_spine.anatomy import DISCS, Vertebra
+from monai_spine.anatomy import DISC_GRADES, DISCS, VERTEBRA_GRADES, Vertebra
 from monai_spine.errors import TableError, UnreadableInputError
 from monai_spine.geometry import Affine, Point, apply_affine
 from monai_spine.level_sequence import DISC_SPACING_MM
@@ -32,7 +34,18 @@ _FOLDS, _VALIDATION_FOLD = 5, 2
 _NAME = re.compile(r"\w[\w .-]*")
 _BODIES = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5)
 
+_SCHMORL = "schmorl_node"
+_GRADES = {"disc": DISC_GRADES, "vertebra": VERTEBRA_GRADES}
+
 Points = Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class _Graded:
+    """What the readers said of a picture's structures, by their names."""
+
+    grades: dict[str, str] = field(default_factory=dict)
+    schmorl_nodes: dict[str, bool] = field(default_factory=dict)
 
 
 def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
@@ -51,10 +64,11 @@ def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:
             written then.
         OutputError: Nothing can be written there.
     """
-    images, marked = Path(data_dir) / "images", _read_points(Path(data_dir) / "points.csv")
+    images, table = Path(data_dir) / "images", Path(data_dir) / "points.csv"
+    marked, graded = _read_points(table), _read_grades(table)
     for name, points in sorted(marked.items()):
         _read_picture(images, name, points)
-    cases = [_prepare_case(images, name, points, Path(out_dir)) for name, points in sorted(marked.items())]
+    cases = [_prepare_case(images, name, points, graded[name], Path(out_dir)) for name, points in sorted(marked.items())]
     names = [case.case for case in cases]
     validation = names[_VALIDATION_FOLD::_FOLDS]
     splits = {"training": [name for name in names if name not in validation], "validation": validation}
@@ -81,7 +95,29 @@ def _read_points(path: Path) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
     return marked
 
 
-def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> PreparedCase:
+def _read_grades(path: Path) -> Mapping[str, _Graded]:
+    """Grades by picture, where the table has them: `disc_bulge`, `vertebra_normal`; `disc_schmorl_node` gives the node alone."""
+    table, graded = SourceTable.read(path, columns=("image", "structure")), defaultdict[str, _Graded](_Graded)
+    if "grade" not in table.cells.columns:
+        return graded
+    table.require((_SCHMORL,))
+    known = [f"{kind}_{grade}" for kind, grades in _GRADES.items() for grade in grades]
+    grades, nodes = table.one_of("grade", [*known, f"disc_{_SCHMORL}", ""]), table.one_of(_SCHMORL, ["0", "1", ""])
+    structures = table.cells["structure"].tolist()
+    table.refuse(
+        [grade != "" and ("/" in name) != grade.startswith("disc_") for name, grade in zip(structures, grades, strict=True)],
+        lambda row: f"{structures[row]} is graded {grades[row]!r}",
+        remedy="Grade discs as disc_…, bodies as vertebra_….",
+    )
+    for image, structure, grade, node in zip(table.cells["image"], structures, grades, nodes, strict=True):
+        if grade in known:
+            graded[image].grades[structure] = grade.partition("_")[2]
+        if grade.startswith("disc_"):
+            graded[image].schmorl_nodes[structure] = node == "1" or grade.endswith(_SCHMORL)
+    return graded
+
+
+def _prepare_case(images: Path, name: str, points: Points, graded: _Graded, out_dir: Path) -> PreparedCase:
     volume = _read_picture(images, name, points)
     image = Path("volumes") / name / "sagittal_t2_0.nii"
     save_nifti(volume.array.astype(np.uint8), volume.affine, out_dir / image)
@@ -92,6 +128,8 @@ def _prepare_case(images: Path, name: str, points: Points, out_dir: Path) -> Pre
         volumes=(PreparedVolume(image=image.as_posix(), role="sagittal_t2"),),
         discs={level: places[level.label] for level in DISCS if level.label in places},
         vertebrae={body: places[body.label] for body in _BODIES if body.label in places},
+        degeneration=graded.grades,
+        schmorl_nodes=graded.schmorl_nodes,
     )
 
 

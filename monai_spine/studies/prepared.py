@@ -79,6 +79,8 @@ class PreparedCase:
         vertebrae: Centres of vertebral bodies, RAS+ mm.
         targets: Graded findings.
         estimated: Points that were derived and not seen: `disc L5/S1`, `canal L1/L2`; used in training only.
+        degeneration: Grades of discs and bodies by their labels, such as `protrusion` of `L4/L5`; absent where there is none.
+        schmorl_nodes: Whether a disc bears a Schmorl node, by its label; absent where that is not known.
     """
 
     case: str
@@ -89,6 +91,8 @@ class PreparedCase:
     vertebrae: Mapping[Vertebra, Point] = field(default_factory=dict)
     targets: Mapping[Target, PreparedTarget] = field(default_factory=dict)
     estimated: tuple[str, ...] = ()
+    degeneration: Mapping[str, str] = field(default_factory=dict)
+    schmorl_nodes: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,8 @@ def _case_to_json(case: PreparedCase) -> dict[str, Any]:
             for target, found in case.targets.items()
         },
         "estimated": list(case.estimated),
+        **({"degeneration": dict(case.degeneration)} if case.degeneration else {}),
+        **({"schmorl_nodes": dict(case.schmorl_nodes)} if case.schmorl_nodes else {}),
     }
 
 
@@ -253,6 +259,8 @@ def _case_from_json(case: Mapping[str, Any]) -> PreparedCase:
         vertebrae={Vertebra.parse(name): _point(point) for name, point in case.get("vertebrae", {}).items()},
         targets={Target.parse(slug): _target_from_json(found) for slug, found in case.get("targets", {}).items()},
         estimated=tuple(str(name) for name in case.get("estimated", ())),
+        degeneration={str(name): str(grade) for name, grade in case.get("degeneration", {}).items()},
+        schmorl_nodes={str(name): bool(there) for name, there in case.get("schmorl_nodes", {}).items()},
     )
 
 

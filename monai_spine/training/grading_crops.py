@@ -79,8 +79,9 @@ class Jitter:
 class GradingCrops(Dataset[dict[str, Any]]):
     """Crops of graded targets, cut from the voxels around each, which are kept as they were stored.
 
-    An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `label` (0, 1, 2, or the
-    item's `shares` of the three), `target` (slug) and `case`. Right sides are shown as left ones where the crop section says so.
+    An example holds `image` ((1, R, A, S) float32 in the scan's own intensities, before `transform`), `label` (0, 1, 2, a
+    tensor where the item has several, or its `shares` of the three), `target` (slug) and `case`. Right sides are shown as left
+    ones where the crop section says so.
 
     Args:
         data: Items as `grading_items` gives them.
@@ -141,7 +142,8 @@ class GradingCrops(Dataset[dict[str, Any]]):
     def facts(self, index: int) -> dict[str, Any]:
         """All of an example but its image."""
         item, _ = self._kept[index]
-        label = torch.tensor(item["shares"]) if "shares" in item else int(item["label"])
+        label = item.get("shares", item["label"])
+        label = torch.tensor(label) if isinstance(label, Sequence) else int(label)
         return {"label": label, "target": item["target"], "case": item["case"]}
 
     @property

@@ -11,12 +11,13 @@ import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, load, verify_metadata, verify_net_in_out
 from tiny_prepared import canal_points, write_tiny_prepared
 
+from monai_spine.degeneration import DEGENERATION
 from monai_spine.levels import LevelPoint, Levels
 from monai_spine.models import GRADERS, LOCALIZER, NAMER, REFINER
 from monai_spine.training.level_files import write_levels
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-NAMES = [LOCALIZER, NAMER, REFINER, *GRADERS.values(), "lumbar_condition_classification"]
+NAMES = [LOCALIZER, NAMER, REFINER, *GRADERS.values(), "lumbar_condition_classification", DEGENERATION]
 FILES = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt", "models/model.ts"]
 FILES += [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
 LARGEST_FILE = 25 * 2**20
@@ -74,6 +75,7 @@ def config(name: str, file: str) -> dict[str, Any]:
 def example(name: str) -> torch.Tensor:
     """One input of the network."""
     shape = LOCALIZER_INPUT if name == LOCALIZER else config(name, "inference")["crop"]["shape"]
+    shape = shape[1:] if name == DEGENERATION else shape
     return torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
 
 

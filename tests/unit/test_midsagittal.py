@@ -38,7 +38,7 @@ def write_pictures(folder: Path, rows: list[Row], without: tuple[str, ...] = ())
         Image.fromarray((20 + 200 * grey).astype(np.uint8)).save(folder / "images" / f"{name}.jpg", quality=95)
     with (folder / "points.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "structure", "x_px", "y_px", "grade", "schmorl_node")])
-        csv.writer(file).writerows([(*row, "disc_normal", 0) for row in rows])
+        csv.writer(file).writerows([(*row, "disc_normal" if "/" in row[1] else "vertebra_normal", 0) for row in rows])
     return folder
 
 
@@ -122,6 +122,39 @@ def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path, rows: list[R
         csv.writer(file).writerows([("image", "structure", "x_px", "y_px"), *rows])
     with pytest.raises(TableError, match=rf"points\.csv.*{said}"):
         midsagittal.prepare(folder, tmp_path / "out")
+
+
+def graded(folder: Path, grades: dict[str, tuple[str, str]]) -> Path:
+    """A picture whose structures have these grades and Schmorl nodes; the others have none."""
+    with (write_pictures(folder, rows_of("001")) / "points.csv").open("w", newline="") as file:
+        csv.writer(file).writerow(("image", "structure", "x_px", "y_px", "grade", "schmorl_node"))
+        csv.writer(file).writerows([(*row, *grades.get(row[1], ("", ""))) for row in rows_of("001")])
+    return folder
+
+
+def test_grades_and_schmorl_nodes_reach_the_data_list(tmp_path: Path) -> None:
+    given = {
+        "L1/L2": ("disc_schmorl_node", "0"),
+        "L3/L4": ("disc_extrusion", "1"),
+        "L4/L5": ("disc_bulge", "0"),
+        "L4": ("vertebra_degenerative", "0"),
+    }
+    (case,) = read_datalist(midsagittal.prepare(graded(tmp_path / "data", given), tmp_path / "out")).cases
+    assert case.degeneration == {"L3/L4": "extrusion", "L4/L5": "bulge", "L4": "degenerative"}
+    assert case.schmorl_nodes == {"L1/L2": True, "L3/L4": True, "L4/L5": False}
+
+
+@pytest.mark.parametrize(
+    ("grade", "said"),
+    [
+        (("disc_torn", "0"), "grade is 'disc_torn'.*disc_protrusion"),
+        (("vertebra_normal", "0"), "L4/L5 is graded 'vertebra_normal'"),
+    ],
+)
+def test_a_grade_that_its_structure_cannot_have_is_refused(tmp_path: Path, grade: tuple[str, str], said: str) -> None:
+    with pytest.raises(TableError, match=rf"points\.csv, line 6: {said}"):
+        midsagittal.prepare(graded(tmp_path / "data", {"L4/L5": grade}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from monai_spine.anatomy import TARGETS, Level, Severity
 from monai_spine.errors import WeightsError
+from monai_spine.models import GRADERS
 from monai_spine.referral import Referral, expected_risk
 from monai_spine.studies.submissions import PROBABILITIES, SubmissionRow, write_submission
 from monai_spine.training.referral_choice import choose_threshold, referral_effect
@@ -99,7 +100,7 @@ def written_predictions(folder: Path) -> Path:
 
 
 def test_the_tool_prints_thresholds_and_writes_them_into_bundles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in (ROOT / "bundles").glob("*_grading/configs"):
+    for path in (ROOT / "bundles" / name / "configs" for name in GRADERS.values()):
         shutil.copytree(path, tmp_path / "bundles" / path.parent.name / "configs")
     predictions = written_predictions(tmp_path)
     more = ["--source", "forty studies", "--write", str(tmp_path / "bundles")]

@@ -1,0 +1,186 @@
+"""Cross-validate `lumbar_disc_degeneration_grading` on mid-sagittal pictures: five folds, graded where the localiser looks.
+
+    monai-spine prepare midsagittal DATA -o work/pictures
+    python tools/cross_validate_discs.py work/pictures -o work/cv --localizers work/folds [--share 0.5] [-- --epochs 20]
+    python tools/cross_validate_discs.py work/pictures -o work/resnet --localizers work/folds --levels work/cv/levels \\
+        --overlay configs/degeneration/resnet50.json
+
+The folder of localisers holds fold_0 … fold_4, each with localizer.pt, namer.pt and refiner.pt of `tools/evaluate_localizer.py`,
+which never saw that fold's pictures. What stands after -- goes to every training; each is validated once, after its last epoch.
+What is finished stays. Written are answers.csv, one row per graded structure, and report.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.bundle import ConfigParser
+from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from localizer_evaluation.looks import load_localizer
+
+from monai_spine.anatomy import Level, Vertebra
+from monai_spine.crops import CropSpec
+from monai_spine.degeneration import DEGENERATION, HEADS, DegenerationGrader
+from monai_spine.errors import LevelsNotFoundError
+from monai_spine.geometry import apply_affine
+from monai_spine.level_pictures import localize_picture
+from monai_spine.levels import LevelPoint, Levels, VertebraPoint
+from monai_spine.studies.folds import patient_folds, write_splits
+from monai_spine.studies.prepared import read_datalist
+from monai_spine.training.degeneration import degeneration_items
+from monai_spine.training.scaling import fit_temperature, tempered
+from monai_spine.volume import Volume, load_nifti, picture_volume
+from monai_spine.weights import find_bundle
+
+BINS = 10
+ANSWERS = [f"{head} {name}" for head, names in HEADS.items() for name in names]
+"""Columns of logits; after them the labels, one for each head."""
+
+
+def train(fold: Path, output: Path, overlays: list[str], arguments: list[str]) -> Path:
+    """Train one fold where that is not done; gives its weights."""
+    weights, config = output / "model.pt", find_bundle(DEGENERATION).root / "configs" / "train.json"
+    if not (output / "done").is_file():
+        places = [
+            "--dataset_dir",
+            str(fold),
+            "--output_dir",
+            str(output),
+            "--ckpt_path",
+            str(weights),
+            "--val_interval",
+            "@epochs",
+        ]
+        files = repr([str(config), *overlays])
+        subprocess.run(
+            [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *places, *arguments], check=True
+        )
+        (output / "done").touch()
+    return weights
+
+
+def grader_of(weights: Path, overlays: list[str]) -> DegenerationGrader:
+    """The bundle with the network of its overlays and the weights of a fold."""
+    bundle = find_bundle(DEGENERATION)
+    parser = ConfigParser()
+    parser.read_config([str(bundle.root / "configs" / "train.json"), *overlays])
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    return DegenerationGrader(bundle, CropSpec.from_config(parser["crop"]), network)
+
+
+def looked_at(path: Path, image: Path, localizers: Path) -> tuple[Volume, Levels]:
+    """A picture as an analysis sees it, without millimetres, and its levels, kept in a file; none where no column is found."""
+    picture = load_nifti(image).array[0].T
+    if not path.is_file():
+        weights = {kind: localizers / f"{kind}.pt" for kind in ("localizer", "namer", "refiner")}
+        try:
+            found = localize_picture(picture, load_localizer(weights))
+            points = {one.label: place for of in (found.discs_px, found.vertebrae_px) for one, place in of.items()}
+            kept = {"mm_per_px": found.mm_per_px, "points": points}
+        except LevelsNotFoundError:
+            kept = {"mm_per_px": 1.0, "points": {}}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(kept))
+    kept = json.loads(path.read_text())
+    volume = picture_volume(picture, kept["mm_per_px"])
+    places = {name: tuple(apply_affine(volume.affine, [0.0, *place]).tolist()) for name, place in kept["points"].items()}
+    discs = tuple(LevelPoint(Level(name), place, None, 1.0) for name, place in places.items() if "/" in name)
+    return volume, Levels(
+        discs, tuple(VertebraPoint(Vertebra(name), place, 1.0) for name, place in places.items() if "/" not in name)
+    )
+
+
+def report(table: pd.DataFrame, decision: dict[str, list[float]]) -> dict[str, object]:
+    """What answers out of fold come to; temperatures of a fold are fitted on the others. What was not found is wrong."""
+    said: dict[str, object] = {}
+    for head, names in HEADS.items():
+        rows = table[table[f"true {head}"] >= 0]
+        labels, folds, found = rows[f"true {head}"].to_numpy(int), rows["fold"].to_numpy(), rows["found"].to_numpy(bool)
+        raw = torch.tensor(rows[[f"{head} {name}" for name in names]].to_numpy(float)).softmax(dim=1).numpy()
+        raw[~found] = np.bincount(labels, minlength=len(names)) / len(labels)
+        even = np.array(raw)
+        for fold in np.unique(folds):
+            others = (folds != fold) & found
+            if not others.any():
+                continue
+            even[folds == fold] = tempered(raw[folds == fold], fit_temperature(raw[others], labels[others]))
+        grade = np.where(found, (even * decision.get(head, [1.0] * len(names))).argmax(axis=1), -1)
+        plain = np.where(found, even.argmax(axis=1), -1)
+        classes = list(range(len(names)))
+        by_fold = [
+            f1_score(labels[folds == fold], grade[folds == fold], average="macro", labels=classes) for fold in np.unique(folds)
+        ]
+        said[head] = {
+            "rows": len(labels),
+            "found": int(found.sum()),
+            "macro_f1": f1_score(labels, grade, average="macro", labels=classes),
+            "macro_f1_plain": f1_score(labels, plain, average="macro", labels=classes),
+            "macro_f1_sd_over_folds": float(np.std(by_fold, ddof=1)) if len(by_fold) > 1 else None,
+            "f1": f1_score(labels, grade, average=None, labels=classes).tolist(),
+            "balanced_accuracy": float(np.mean([(grade[labels == one] == one).mean() for one in classes])),
+            "auroc_not_first": roc_auc_score(labels > 0, 1 - even[:, 0]),
+            "calibration_error": [calibration_error(values, labels) for values in (raw, even)],
+            "temperature": fit_temperature(raw[found], labels[found]),
+            "confusion": confusion_matrix(labels, grade, labels=[-1, *classes]).tolist(),
+        }
+    return said
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error of the most probable answer, in bins of equal width."""
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    return float(sum(abs((sure - right)[bins == one].sum()) for one in range(BINS)) / len(labels))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--localizers", type=Path, required=True)
+    parser.add_argument("--levels", type=Path, help="where found levels are kept; default: levels in OUT")
+    parser.add_argument("--overlay", action="append", default=[], help="config that is laid over train.json")
+    parser.add_argument("--share", type=float, default=1.0, help="of the pictures of each training")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("arguments", nargs="*", help="of all trainings, after --")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    whole, rows = read_datalist(options.data), []
+    for number, held_out in enumerate(patient_folds(whole.cases)):
+        if number not in options.folds:
+            continue
+        folder = options.output / f"fold_{number}"
+        names = [case.case for case in whole.cases if case.case not in held_out]
+        few = np.random.default_rng(number).permutation(names)[: round(options.share * len(names))].tolist()
+        write_splits(whole, folder, splits={"training": sorted(few), "validation": sorted(held_out)})
+        grader = grader_of(train(folder, folder, options.overlay, options.arguments), options.overlay)
+        items = degeneration_items(folder, "validation", role=grader.spec.role)
+        levels = options.levels or options.output / "levels"
+        for case in sorted(held_out):
+            mine = [item for item in items if item["case"] == case]
+            volume, seen = looked_at(levels / f"{case}.json", Path(mine[0]["image"]), options.localizers / f"fold_{number}")
+            answers = {one.slug: row.tolist() for one, (_, row) in grader.logits(volume, seen).items()}
+            for item in mine:
+                logits = answers.get(item["target"], [0.0] * len(ANSWERS))
+                rows.append([number, case, item["target"], item["target"] in answers, *logits, *item["label"]])
+    table = pd.DataFrame(rows, columns=["fold", "case", "target", "found", *ANSWERS, *(f"true {head}" for head in HEADS)])
+    table.to_csv(options.output / "answers.csv", index=False)
+    said = report(table, find_bundle(DEGENERATION).option("decision") or {})
+    (options.output / "report.json").write_text(json.dumps(said, indent=1))
+    for head, numbers in said.items():
+        print(head, json.dumps(numbers))
+
+
+if __name__ == "__main__":
+    main()
