@@ -18,7 +18,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monai_spine.anatomy import LEVELS, Condition, Level
+from monai_spine.anatomy import Condition, Level
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.geometry import Triple
 from monai_spine.placement import CANAL_OFFSET_MM
@@ -183,7 +183,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         size_mm=(24.0, 44.0, 44.0),
         shape=(16, 56, 56),
         offset_mm=FORAMINAL_OFFSET_MM,
-        shift_mm=(3.0, 3.0, 3.0),
+        shift_mm=(4.0, 7.0, 6.0),
         thin_axis=0,
         epochs=7,
         where="the foramen: 16 mm (L1/L2) to 19 mm (L5/S1) to the side of the canal's centre (found by its fat)",
@@ -197,7 +197,7 @@ BUNDLES: tuple[GradingBundle, ...] = (
         offset_mm=SUBARTICULAR_OFFSET_MM,
         shift_mm=(3.0, 3.0, 5.0),
         thin_axis=2,
-        where="8 to 9 mm to the side of the canal's centre and 5 mm in front, on the nearest slice of the block that covers it best",
+        where="8 to 9 mm to the side of the canal's centre, 5 mm in front, on the nearest slice of the block that covers it best",
         referral=Referral(0.4244, _REFERS.format(findings="1,988", referred=9.6, rest=12.1, gone=46, all=15.3)),
     ),
 )

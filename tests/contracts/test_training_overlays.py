@@ -59,7 +59,7 @@ def test_an_overlay_changes_what_the_bundle_has_or_adds_what_it_uses(bundle: str
     training = json.loads(Path(configs_of(bundle)[0]).read_text())
     overlay = json.loads(OVERLAYS[name].read_text())
     text = json.dumps(overlay)
-    own = {key for key in overlay if "#" not in key and key not in training}
+    own = {key for key in overlay if "#" not in key and key.removeprefix("+") not in training}
     assert all(f"@{key}" in text for key in own)
     assert all(key.split("#")[0] in training for key in overlay if "#" in key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -253,7 +254,8 @@ def test_blocks_of_one_patient_in_two_series_are_all_there(data: Path, true: Pre
         ),
     )
     case, quirks = run()
-    assert case.targets == true.targets
+    assert all(replace(found, image=None) == replace(true.targets[target], image=None) for target, found in case.targets.items())
+    assert case.targets.keys() == true.targets.keys()
     assert len({volume.series_instance_uid for volume in case.volumes if volume.role == "axial_t2"}) == 2
     assert "several_series" in kinds(quirks)
 
