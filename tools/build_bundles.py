@@ -65,7 +65,7 @@ _REFERS = (
     "Of {findings} findings of 100 simulated studies that it never saw it refers {referred} %; "
     "of the rest {rest} % are graded wrong, of the referred {gone} %, of all {all} %."
 )
-"""As `tools/choose_referral.py` prints it: `--coverage 0.9` on the analysis of 71 replicas, `--check` on that of 100 phantom studies."""
+"""As `tools/choose_referral.py` prints it: `--coverage 0.9` on 71 replicas, `--check` on 100 phantom studies."""
 
 
 @dataclass(frozen=True)
