@@ -29,6 +29,7 @@ _CANAL_BEHIND_DISC_MM = 24.0
 _CANAL_REACH_MM = 16.0
 _CANAL_THRESHOLD = 0.15
 _CANAL_LEVEL_MM = 9.0
+_SIDEWAYS = 1e-6  # a column that runs so exactly to one side has nothing behind it: the canal is looked for at the disc
 _TOWARDS_DISC = 0.6  # the canal is marked at the disc's height: two views of one height, the disc's the surer
 _HALF_SPACING_MM = 17.5
 _BODY_RADIUS_MM = 5.0
@@ -141,7 +142,7 @@ def _down(points: Mapping[int, Floats], level: int) -> Floats:
 def _canal(maps: LocalizerMaps, points: Mapping[int, Floats], level: int) -> tuple[Point | None, tuple[Doubt, ...]]:
     """The canal behind a disc: where the level's own map peaks there, else where any level's does; or None, and why."""
     back = np.cross(_down(points, level), [1.0, 0.0, 0.0])
-    back = back / np.linalg.norm(back) * (-1 if back[1] > 0 else 1)
+    back = back * (-1 if back[1] > 0 else 1) / max(float(np.linalg.norm(back)), _SIDEWAYS)
     expected = _as_point(points[level] + _CANAL_BEHIND_DISC_MM * back)
     for channel in (maps.canals[level], maps.canals.max(axis=0)):
         point, value = peak_near(channel, maps.affine, around_ras_mm=expected, reach_mm=_CANAL_REACH_MM)
