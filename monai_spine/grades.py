@@ -200,9 +200,11 @@ def _placed_on(
         return Grade(target, "not_assessable", reason=f"the study has no {_series_label(spec.role)} series")
     if frame is None or target.level not in spec.offset_mm:
         return Grade(target, "not_assessable", reason=f"{target.level.label}, or the canal beside it, was not found")
+    outwards, front, up = spec.offset_mm[target.level]
     seen = foramina[target.level].get(target.side) if spec.at_foramen and target.side is not None else None
-    expected = frame.point(spec.offset_mm[target.level], target.side)
-    return _cropped(target, seen or expected, volumes[spec.role], spec)
+    if seen is not None:
+        outwards, _, _ = frame.offset_mm(seen, target.side)
+    return _cropped(target, frame.point((outwards, front, up), target.side), volumes[spec.role], spec)
 
 
 def _explained(grade: Grade, why: str | None) -> Grade:

@@ -156,7 +156,7 @@ def test_the_milder_of_two_equal_severities_is_taken() -> None:
 
 
 @pytest.mark.parametrize("at_foramen", [True, False])
-def test_a_foramen_that_was_seen_is_the_middle_of_its_crop(at_foramen: bool) -> None:
+def test_a_foramen_that_was_seen_says_how_far_outwards_its_crop_lies(at_foramen: bool) -> None:
     moved = replace(LEVELS_FOUND.levels[2], foramina_ras_mm={Side.LEFT: (-21.0, -30.0, 4.0)})
     found = replace(LEVELS_FOUND, levels=(*LEVELS_FOUND.levels[:2], moved, *LEVELS_FOUND.levels[3:]))
     ready = graders()
@@ -164,7 +164,8 @@ def test_a_foramen_that_was_seen_is_the_middle_of_its_crop(at_foramen: bool) -> 
     ready[foraminal.condition] = replace(foraminal, spec=replace(foraminal.spec, at_foramen=at_foramen))
     targets = [target for target in TARGETS if target.condition is foraminal.condition and target.level is moved.level]
     left, right = (grade.point_ras_mm for grade in grade_targets(targets, found, volumes(*ALL), ready))
-    assert (left == (-21.0, -30.0, 4.0)) is at_foramen
+    outwards = -21.0 if at_foramen else moved.canal_ras_mm[0] - 15.0
+    assert left == pytest.approx((outwards, *moved.canal_ras_mm[1:]), abs=1.5)
     assert right == pytest.approx(np.add(moved.canal_ras_mm, (15.0, 0.0, 0.0)), abs=1.5)
 
 
