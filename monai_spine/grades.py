@@ -197,7 +197,8 @@ def _placed_on(
     """The target with its crop from one kind of series, or with the reason why there is none."""
     frame = frames.get(target.level)
     if not volumes.get(spec.role):
-        return Grade(target, "not_assessable", reason=f"the study has no {_series_label(spec.role)} series")
+        unknown = "; of a NIfTI file, name its kind with --role" if volumes.get("sagittal") else ""
+        return Grade(target, "not_assessable", reason=f"the study has no {_series_label(spec.role)} series{unknown}")
     if frame is None or target.level not in spec.offset_mm:
         return Grade(target, "not_assessable", reason=f"{target.level.label}, or the canal beside it, was not found")
     outwards, front, up = spec.offset_mm[target.level]

@@ -76,9 +76,9 @@ def decode_levels(
     if len(sure) < _FEWEST_LEVELS:
         strongest = max((max(candidate.evidence) for candidate in candidates), default=0.0)
         raise LevelsNotFoundError(
-            f"No lumbar spine was found on {source}: {len(sure)} lumbar discs were surely seen (at least {_FEWEST_LEVELS} are "
-            f"needed; strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan, or choose another with "
-            "--series."
+            f"No lumbar spine was found on {source}: lumbar discs that were surely seen: {len(sure)} (at least {_FEWEST_LEVELS} "
+            f"are needed; strongest evidence {strongest:.2f}). Check that it is a sagittal lumbar scan; of a study with several "
+            "series, choose another with --series."
         )
     points = {level: _refined(maps.discs[level], candidate, maps.affine) for level, candidate in named.items()}
     numbering = _corrected(numbering, calibration, is_without_sacrum=bool(_sacrum_doubts(maps, points, numbering)))

@@ -156,8 +156,8 @@ def _refuse_without_sagittal(
     seen = "; ".join(f"{role.description or role.series_instance_uid!r}: {role.reason}" for role in roles)
     left_out = f"; left out: {summary(study.set_aside)}" if study.set_aside else ""
     raise SeriesSelectionError(
-        f"{study.source} has no sagittal series, so that no level can be named ({seen}{left_out}). "
-        "Add one, or choose one with --series sagittal_t2=UID."
+        f"{study.source} has no sagittal series of a known weighting, so that no level can be named ({seen}{left_out}). "
+        "Add one, or, where one of these is a sagittal T2 of the lumbar spine, choose it with --series sagittal_t2=UID."
     )
 
 

@@ -94,8 +94,17 @@ class ResultsFolder:
 
     @contextmanager
     def made_on_demand(self) -> Iterator[None]:
-        """Remove the folder, and those above it, where they were made meanwhile and nothing came into them."""
+        """Make the folder, and remove it and those above it that were made with it where nothing came into them.
+
+        Raises:
+            OutputFolderError: It cannot be made.
+        """
         missing = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputFolderError(f"--output {self.root} cannot be made ({reason}). Choose another folder.") from error
         try:
             yield
         finally:

@@ -30,6 +30,8 @@ PICTURE_SLICE_MM = 4.5
 """Thickness that a picture is given as a scan of one slice."""
 MAX_VOXELS = 500_000_000
 """As many as 500 slices of 1000 × 1000: two gigabytes."""
+MAX_SHEAR_DEG = 3.0
+"""How far from perpendicular a voxel's edges may stand."""
 _MM_PER = {"meter": 1000.0, "micron": 0.001}
 
 _Grid = tuple[int, int, float, float]
@@ -183,7 +185,10 @@ def load_nifti(path: str | Path) -> Volume:
     except MemoryError:
         raise
     except Exception as error:  # nibabel raises errors of many kinds for one cause
-        raise UnreadableInputError(f"{path} cannot be read as NIfTI ({first_line(error)}): it is cut off or broken.") from error
+        raise UnreadableInputError(
+            f"{path} cannot be read as NIfTI ({first_line(error)}): it is cut off, broken, or named for another format. "
+            "Copy or convert it again; .nii is not compressed, .nii.gz is."
+        ) from error
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3 or 0 in array.shape:
@@ -226,9 +231,21 @@ def _nifti_affine(image: object, path: str | Path) -> tuple[Affine, tuple[str, .
         affine = check_affine(np.diag([to_mm, to_mm, to_mm, 1.0]) @ image.affine)  # type: ignore[attr-defined]
     except VolumeGeometryError as error:
         raise VolumeGeometryError(f"{path}: {error}") from error
+    _refuse_shear(affine, path)
     if int(header.get("sform_code", 1)) == 0:
         _refuse_odd_edges(image, path)
     return affine, (f"lengths were turned from {unit} into mm, as the NIfTI header says",) if to_mm != 1 else ()
+
+
+def _refuse_shear(affine: Affine, path: str | Path) -> None:
+    """Refuse voxels whose edges are not perpendicular: lengths and angles in the image would not be those of the patient."""
+    edges = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    askew = float(np.degrees(np.arcsin(np.abs(np.triu(edges.T @ edges, 1)).max().clip(0, 1))))
+    if askew > MAX_SHEAR_DEG:
+        raise VolumeGeometryError(
+            f"{path} has voxels whose edges stand up to {askew:.0f} degrees askew (at most {MAX_SHEAR_DEG:g} are taken): "
+            "its affine is sheared. Resample the scan to a grid with perpendicular axes, or give the original."
+        )
 
 
 def _refuse_odd_edges(image: Any, path: str | Path) -> None:
@@ -269,7 +286,9 @@ def load_picture(path: str | Path) -> npt.NDArray[np.float32]:
     except UnidentifiedImageError as error:
         raise UnreadableInputError(f"Wrong format: {path} is no PNG or JPEG picture. Convert it first.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, zlib.error) as error:
-        raise UnreadableInputError(f"{path} cannot be read ({error}): the picture is cut off or broken.") from error
+        raise UnreadableInputError(
+            f"{path} cannot be read ({error}): the picture is cut off or broken. Copy or export it again."
+        ) from error
 
 
 def picture_volume(picture: npt.NDArray[np.float32], mm_per_px: float) -> Volume:

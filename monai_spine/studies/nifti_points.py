@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ __all__ = ["HELD_OUT", "prepare", "split_patients"]
 
 HELD_OUT = 0.2
 """Share of the patients that validation gets where no other is asked for."""
+
+_CLOSEST_MM, _FARTHEST_MM = 8.0, 65.0
+"""Of neighbouring discs, those of small children and of the tallest adults."""
 
 _NAME = re.compile(r"\w[\w .-]*")
 
@@ -112,7 +116,31 @@ def _check_folders(data: Path, out: Path) -> None:
 def _read(table: PointsTable, image: MarkedImage) -> tuple[Volume, npt.NDArray[np.uint8] | None, dict[str, Point]]:
     """An image, its label map (i, j, k) if there is one, and its points."""
     volume = load_nifti(image.path)
-    return volume, _label_map(image.path, volume), table.points_on(image, volume)
+    points = table.points_on(image, volume)
+    _check_column(f"{table.table.name}, {image.path.name}", points)
+    return volume, _label_map(image.path, volume), points
+
+
+def _check_column(where: str, points: Mapping[str, Point]) -> None:
+    """Refuse discs that no column has: not below one another, or not as far apart as discs can be.
+
+    Raises:
+        TableError: The first two that cannot both be right.
+    """
+    discs = [(order, level, points[level.label]) for order, level in enumerate(Level) if level.label in points]
+    for (above, upper, high), (below, lower, low) in pairwise(discs):
+        steps, apart = below - above, float(np.linalg.norm(np.subtract(high, low)))
+        if low[2] >= high[2]:
+            raise TableError(
+                f"{where}: {lower.label} does not lie below {upper.label} (S {low[2]:.0f} and {high[2]:.0f} mm). "
+                "Name the discs from the head down; s grows towards the head."
+            )
+        if not _CLOSEST_MM <= apart / steps <= _FARTHEST_MM:
+            raise TableError(
+                f"{where}: {upper.label} and {lower.label} lie {apart:.0f} mm apart; "
+                f"discs lie {_CLOSEST_MM:g} to {_FARTHEST_MM:g} mm from their neighbours. "
+                "Check the names, and that r, a, s are millimetres."
+            )
 
 
 def _label_map(image: Path, volume: Volume) -> npt.NDArray[np.uint8] | None:

@@ -107,7 +107,7 @@ class LevelTable:
             lines.append(f"{prefix:{width}s}  {count:5.0f}  {within[0]:11.1%}  {within[1]:12.1%}  {median:9.2f}")
         for study in [name.removesuffix(" volumes") for name in values if name.endswith(" volumes")]:
             lines.append(_volumes_line(study, values))
-        if "body_dice" in engine.state.metrics:
+        if engine.state.metrics.get("body_dice"):  # 0 where no body is drawn
             lines.append(f"vertebral bodies, mean Dice {engine.state.metrics['body_dice']:.3f}")
         if idist.get_rank() == 0:
             _log.info("\n%s", "\n".join(lines))

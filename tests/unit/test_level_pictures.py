@@ -14,7 +14,9 @@ from monai_spine.level_inference import LevelLocalizer
 from monai_spine.level_pictures import localize_picture
 from monai_spine.level_refinement import LevelRefiner
 from monai_spine.level_sequence import DISC_SPACING_MM
+from monai_spine.levels import LevelPoint, Levels
 from monai_spine.models import LOCALIZER, REFINER
+from monai_spine.volume import Volume
 from monai_spine.weights import find_bundle
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -64,3 +66,25 @@ def test_a_picture_that_shows_no_column_is_refused_with_its_size(localizer) -> N
     single[115:] = 0
     with pytest.raises(LevelsNotFoundError, match="No lumbar spine was found on the picture"):
         localize_picture(single, localizer)
+
+
+class SureOfBrightHeads:
+    """Finds the same column on any picture, and is surer of it where the picture is brighter above than below."""
+
+    def find(self, volume: Volume) -> Levels:
+        rows = volume.array[0].mean(axis=0)
+        confidence = 0.95 if rows[: len(rows) // 2].mean() > rows[len(rows) // 2 :].mean() else 0.7
+        points = [(0.0, 0.0, 90.0 - DISC_SPACING_MM * at) for at in range(len(DISCS))]
+        return Levels(tuple(LevelPoint(disc, point, None, confidence) for disc, point in zip(DISCS, points, strict=True)), ())
+
+    def refine(self, volume: Volume, levels: Levels) -> Levels:
+        return levels
+
+
+def test_a_picture_that_is_surer_with_the_other_end_up_is_refused() -> None:
+    head_up = np.linspace(1, 0, 420, dtype=np.float32)[:, None] * np.ones(240, np.float32)
+    assert list(localize_picture(head_up, SureOfBrightHeads()).discs_px) == list(DISCS)
+    with pytest.raises(LevelsNotFoundError, match=r"upside down.*\(5\.7 of 6, not 4\.2 of 6\)"):
+        localize_picture(head_up[::-1], SureOfBrightHeads())
+    alike = np.ones((420, 240), np.float32)
+    assert set(localize_picture(alike, SureOfBrightHeads()).confidence.values()) == {0.7}, "unsure, but no surer upside down"

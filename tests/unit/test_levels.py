@@ -153,7 +153,7 @@ def test_noise_has_no_levels():
 
 
 def test_one_disc_alone_is_no_column():
-    with pytest.raises(LevelsNotFoundError, match="1 lumbar discs were surely seen"):
+    with pytest.raises(LevelsNotFoundError, match="surely seen: 1 "):
         decode_levels(maps_with(drawn(CENTRES, [0, 0, 0, 0.9, 0, 0])))
 
 

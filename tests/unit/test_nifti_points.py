@@ -215,6 +215,11 @@ FIRST = rows_of("scan_0.nii.gz")
         ([*FIRST, ("scan_0.nii.gz", "L4", "x", 0, 0)], "r is 'x', which is not a number"),
         ([*FIRST, ("scan_0.nii.gz", "L4", 0, 0, 90)], r"line 8: L4 at RAS mm \[0\.0, 0\.0, 90\.0\] lies outside of .*LPS"),
         ([*FIRST, ("scan_1.nii.gz", "L4", 0, 0, 0)], r"names no disc of scan_1 \(1 such images\)"),
+        (
+            [(name, other[1], *place) for (name, _, *place), other in zip(FIRST, FIRST[::-1], strict=True)],
+            r"scan_0\.nii\.gz: L1/L2 does not lie below T12/L1 \(S -14 and -23 mm\)",
+        ),
+        ([(*row[:2], *(value / 10 for value in row[2:])) for row in FIRST], "T12/L1 and L1/L2 lie 1 mm apart; discs lie 8 to 65"),
     ],
 )
 def test_rows_that_cannot_be_meant_are_refused_by_line(tmp_path: Path, rows: list[Row], message: str) -> None:

@@ -55,15 +55,23 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch
 
 def test_folders_that_nothing_came_into_are_removed_and_others_are_not(tmp_path):
     with ResultsFolder(tmp_path / "new" / "out").made_on_demand():
-        (tmp_path / "new" / "out").mkdir(parents=True)
+        assert (tmp_path / "new" / "out").is_dir()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
     with ResultsFolder(tmp_path / "mine" / "out").made_on_demand():
-        (tmp_path / "mine" / "out").mkdir()
         (tmp_path / "mine" / "out" / "run.json").touch()
     with ResultsFolder(tmp_path / "mine").made_on_demand():
         pass
     assert (tmp_path / "mine" / "out" / "run.json").is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work():
+    place = Path("/proc/monai_spine_results")
+    if not place.parent.is_dir():
+        pytest.skip("this system has no /proc, in which nobody may make a folder")
+    refused = pytest.raises(OutputFolderError, match=r"cannot be made \(No such file or directory\)\. Choose another folder")
+    with refused, ResultsFolder(place).made_on_demand():
+        pytest.fail("nothing is worth doing that cannot be kept")
 
 
 def test_a_file_is_no_folder_for_results(tmp_path):

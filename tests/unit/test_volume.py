@@ -302,7 +302,7 @@ def test_a_nifti_is_read_in_millimetres_whatever_its_unit(tmp_path: Path, unit: 
 def test_a_broken_nifti_is_refused(tmp_path: Path, name: str) -> None:
     path = _nifti(tmp_path / name, np.random.default_rng(0).random((30, 30, 30)).astype(np.float32))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UnreadableInputError, match="cut off or broken"):
+    with pytest.raises(UnreadableInputError, match=r"cut off, broken, .* Copy or convert it again"):
         load_nifti(path)
 
 
@@ -339,3 +339,16 @@ def test_a_cut_picture_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1500])
     with pytest.raises(UnreadableInputError, match="cut off or broken"):
         load_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize(("lean", "is_taken"), [(0.03, True), (0.2, False)])
+def test_a_sheared_affine_is_refused(tmp_path: Path, lean: float, is_taken: bool) -> None:
+    affine = np.diag([4.0, 1.0, 1.0, 1.0])
+    affine[1, 2] = lean
+    path = tmp_path / "sheared.nii"
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((8, 40, 40)).astype(np.float32), affine), path)
+    if is_taken:
+        assert load_nifti(path).affine[1, 2] == pytest.approx(lean)
+        return
+    with pytest.raises(VolumeGeometryError, match=r"11 degrees askew.*sheared"):
+        load_nifti(path)
