@@ -58,7 +58,9 @@ BundleNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", he
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.")]
 Inputs = Annotated[
     list[Path],
-    typer.Argument(metavar="INPUT", readable=False, help="Studies: DICOM folders, zips, NIfTI files, pictures; or a folder of studies."),
+    typer.Argument(
+        metavar="INPUT", readable=False, help="Studies: DICOM folders, zips, NIfTI files, pictures; or a folder of studies."
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for what is written.")]
 SeriesChoice = Annotated[

@@ -96,7 +96,7 @@ def _refuse_upside_down(picture: npt.NDArray[np.float32], chosen: _Look, localiz
     if chosen.trust >= _SURE_OF_HEAD_UP * len(chosen.levels.levels):
         return
     turned = _best_look(picture[::-1], localizer)
-    if turned is not None and turned.trust > chosen.trust:
+    if turned is not None and _AS_SURE * turned.trust > chosen.trust:
         raise LevelsNotFoundError(
             f"The picture seems to stand upside down: its levels are surer with the other end up ({turned.trust:.1f} of "
             f"{len(turned.levels.levels)}, not {chosen.trust:.1f} of {len(chosen.levels.levels)}). "
