@@ -52,8 +52,8 @@ class CropSpec:
             column's own axes (`placement.py`).
         min_coverage: Share of the crop that must lie inside the scan.
         on_slice: In inference the centre is moved along the slice normal onto the nearest slice, where readers set their points.
-        at_foramen: In inference the crop lies as far outwards as the localiser saw the foramen. How far to the front and to the head
-            readers set their points there, `offset_mm` says, and all three where no foramen was seen.
+        at_foramen: In inference the crop lies as far outwards as the localiser saw the foramen. How far to the front and to
+            the head readers set their points there, `offset_mm` says, and all three where no foramen was seen.
     """
 
     role: str

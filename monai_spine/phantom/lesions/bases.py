@@ -1,4 +1,4 @@
-"""Which levels may bear a simulated lesion: no reader called them worse than a bulge or narrower than mild, and their sac is wide.
+"""Levels that may bear a simulated lesion: no reader called them worse than a bulge or narrower than mild, their sac is wide.
 
 What readers said stands in the case (`base_levels`); the image shows the rest (`base_site`, `check_measured`).
 """
