@@ -63,7 +63,7 @@ class Volume:
     @property
     def is_single_slice(self) -> bool:
         """Whether it is one slice, such as a picture."""
-        return self.array.shape[self.slice_axis] == 1
+        return bool(self.array.shape[self.slice_axis] == 1)
 
     def to_ras(self) -> Volume:
         """The same voxels, stored along the axes nearest to R, A, S."""
