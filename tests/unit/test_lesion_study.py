@@ -34,9 +34,8 @@ def lesions(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_copy_has_lesions_of_its_own_graded_by_what_the_sac_lost(lesions: Path) -> None:
     with (lesions / "lesions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    targets = {
-        (case.case, target.level.label): found.severity for case in read_datalist(lesions).cases for target, found in case.targets.items()
-    }
+    cases = read_datalist(lesions).cases
+    targets = {(case.case, target.level.label): found.severity for case in cases for target, found in case.targets.items()}
     assert len(rows) == len(targets) > 9
     for row in rows:
         share = float(row["share"]) if json.loads(row["lesions"]) else 0.0
