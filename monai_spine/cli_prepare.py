@@ -24,6 +24,7 @@ def add_prepare_commands(app: typer.Typer) -> None:
         "midsagittal": prepare_midsagittal,
         "nifti": prepare_nifti,
         "phantom": prepare_phantom,
+        "lesions": prepare_lesions,
     }
     for name, command in commands.items():
         app.command(name, no_args_is_help=True)(command)
@@ -108,3 +109,20 @@ def prepare_phantom(
     splits = {"training": training, "validation": validation, "test": test}
     with counted_reporter(sum(splits.values()), "studies", quiet=quiet) as on_case:
         typer.echo(simulate(output, splits=splits, seed=seed, water_images=water_images, jobs=jobs, on_case=on_case))
+
+
+def prepare_lesions(
+    data: Data,
+    output: Output,
+    copies: Annotated[int, typer.Option(min=1, help="Copies of each scan, each with other lesions.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the lesions.")] = 0,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """DATA: a prepared folder with sagittal T2 scans. Puts lesions of known size into them, for the canal's grader."""
+    from monai_spine.console import counted_reporter
+    from monai_spine.phantom.lesions.study import prepare_lesions as simulate
+    from monai_spine.studies.prepared import read_datalist
+
+    with counted_reporter(len(read_datalist(data).cases), "scans", quiet=quiet) as on_case:
+        typer.echo(simulate(data, output, copies=copies, seed=seed, on_case=on_case))

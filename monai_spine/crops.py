@@ -175,7 +175,7 @@ def coverage_of(volume: Volume, center_ras_mm: Point, *, size_mm: Triple) -> flo
 
 
 def best_block(volumes: Sequence[Volume], center_ras_mm: Point, *, size_mm: Triple) -> Volume:
-    """The block that covers most of a crop; among equals the one with a slice nearest to the point.
+    """The block that covers most of a crop; among equals the one with a slice nearest to the point. A single slice counts half.
 
     Raises:
         OutsideFieldOfViewError: There is no block at all.
@@ -184,7 +184,8 @@ def best_block(volumes: Sequence[Volume], center_ras_mm: Point, *, size_mm: Trip
         raise OutsideFieldOfViewError("There is no block to cut from: the series is empty. Choose another one with --series.")
 
     def rank(volume: Volume) -> tuple[float, float]:
-        return -round(coverage_of(volume, center_ras_mm, size_mm=size_mm), 2), _distance_to_slice_mm(volume, center_ras_mm)
+        covered = coverage_of(volume, center_ras_mm, size_mm=size_mm) / (2 if volume.is_single_slice else 1)
+        return -round(covered, 2), _distance_to_slice_mm(volume, center_ras_mm)
 
     return min(volumes, key=rank)
 
@@ -278,12 +279,17 @@ def _averaging(to_voxel: Floats) -> Indices:
 
 
 def _coverage(volume: Volume, affine: Affine, shape: Shape) -> float:
-    """Share of a grid's voxels inside the scan, counted on at most 16 of them along each axis."""
+    """Share of a grid's voxels inside the scan, counted on at most 16 of them along each axis.
+
+    A scan of one slice stands for what lies beside it: where the grid's middle lies on the slice, its plane alone counts.
+    """
     few = np.minimum(shape, 16)
     axes = [(np.arange(count) + 0.5) * size / count - 0.5 for count, size in zip(few, shape, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     index = apply_affine(invert_affine(volume.affine) @ affine, grid)
     inside = (index >= -0.5) & (index <= np.asarray(volume.array.shape) - 0.5)
+    if volume.is_single_slice:
+        inside[..., volume.slice_axis] |= abs(index[..., volume.slice_axis].mean()) <= 0.5
     return float(inside.all(axis=-1).mean())
 
 

@@ -11,16 +11,19 @@ from monai_spine.branches import Views, crop_specs
 from monai_spine.crops import Crop, CropSpec, best_block, crop_block, project_to_slice
 from monai_spine.errors import AnatomyError, OutsideFieldOfViewError, WeightsError
 from monai_spine.geometry import Point
+from monai_spine.level_doubts import Doubt
 from monai_spine.placement import ColumnFrame, column_frames
 from monai_spine.referral import Referral
 
 if TYPE_CHECKING:
-    from monai_spine.level_doubts import Doubt
     from monai_spine.levels import Levels
     from monai_spine.volume import Volume
     from monai_spine.weights import Bundle
 
-__all__ = ["Grade", "Grader", "grade_targets", "load_grader", "referred"]
+__all__ = ["SINGLE_SLICE", "Grade", "Grader", "grade_targets", "load_grader", "referred"]
+
+SINGLE_SLICE = "single_slice"
+"""The flag of a finding that was graded on one slice alone, such as a picture."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Grade:
         point_ras_mm: Centre of the crop, RAS+ mm.
         crop: What the network saw, before mirroring and normalisation: the first where it saw several.
         views: All that it saw, where its bundle looks at several series.
-        doubts: Why the grade is flagged: `referral` where it is left to a reader.
+        doubts: Why the grade is flagged: `referral` where it is left to a reader, `single_slice` where its series is one slice.
     """
 
     target: Target
@@ -169,7 +172,7 @@ def referred(grades: Iterable[Grade], graders: Mapping[Condition, Grader]) -> tu
 def _referred(grade: Grade, grader: Grader | None) -> Grade:
     if grade.probabilities is None or grader is None or grader.referral is None:
         return grade
-    return replace(grade, doubts=grader.referral.doubts(grade.probabilities, grade.target.level))
+    return replace(grade, doubts=(*grade.doubts, *grader.referral.doubts(grade.probabilities, grade.target.level)))
 
 
 def _placed(
@@ -239,7 +242,13 @@ def _cropped(target: Target, point: Point, blocks: Sequence[Volume], spec: CropS
             f"{target.level.label} was not graded on the {_series_label(spec.role)} series: it is blank there, all voxels are 0"
         )
         return Grade(target, "not_assessable", reason=reason, series_instance_uid=volume.series_instance_uid)
-    return Grade(target, "not_assessable", series_instance_uid=volume.series_instance_uid, point_ras_mm=point, crop=crop)
+    doubts = (_single_slice(target.level),) if volume.is_single_slice else ()
+    uid = volume.series_instance_uid
+    return Grade(target, "not_assessable", series_instance_uid=uid, point_ras_mm=point, crop=crop, doubts=doubts)
+
+
+def _single_slice(level: Level) -> Doubt:
+    return Doubt(SINGLE_SLICE, "graded on one slice: what lies beside it was not seen", level)
 
 
 def _as_seen(grade: Grade, spec: CropSpec) -> Crop | Views:

@@ -62,6 +62,11 @@ class Volume:
         """Distance of voxel centres along i, j, k in mm."""
         return spacing_of(self.affine)
 
+    @property
+    def is_single_slice(self) -> bool:
+        """Whether it is one slice, such as a picture."""
+        return bool(self.array.shape[self.slice_axis] == 1)
+
     def to_ras(self) -> Volume:
         """The same voxels, stored along the axes nearest to R, A, S."""
         array, affine = to_ras_axes(self.array, self.affine)

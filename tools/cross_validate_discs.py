@@ -26,20 +26,14 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from localizer_evaluation.looks import load_localizer
+from localizer_evaluation.pictures import looked_at
 
-from monai_spine.anatomy import Level, Vertebra
 from monai_spine.crops import CropSpec
 from monai_spine.degeneration import DEGENERATION, HEADS, DegenerationGrader
-from monai_spine.errors import LevelsNotFoundError
-from monai_spine.geometry import apply_affine
-from monai_spine.level_pictures import localize_picture
-from monai_spine.levels import LevelPoint, Levels, VertebraPoint
 from monai_spine.studies.folds import patient_folds, write_splits
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.training.degeneration import degeneration_items
 from monai_spine.training.scaling import fit_temperature, tempered
-from monai_spine.volume import Volume, load_nifti, picture_volume
 from monai_spine.weights import find_bundle
 
 BINS = 10
@@ -77,28 +71,6 @@ def grader_of(weights: Path, overlays: list[str]) -> DegenerationGrader:
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(weights, weights_only=True))
     return DegenerationGrader(bundle, CropSpec.from_config(parser["crop"]), network)
-
-
-def looked_at(path: Path, image: Path, localizers: Path) -> tuple[Volume, Levels]:
-    """A picture as an analysis sees it, without millimetres, and its levels, kept in a file; none where no column is found."""
-    picture = load_nifti(image).array[0].T
-    if not path.is_file():
-        weights = {kind: localizers / f"{kind}.pt" for kind in ("localizer", "namer", "refiner")}
-        try:
-            found = localize_picture(picture, load_localizer(weights))
-            points = {one.label: place for of in (found.discs_px, found.vertebrae_px) for one, place in of.items()}
-            kept = {"mm_per_px": found.mm_per_px, "points": points}
-        except LevelsNotFoundError:
-            kept = {"mm_per_px": 1.0, "points": {}}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(kept))
-    kept = json.loads(path.read_text())
-    volume = picture_volume(picture, kept["mm_per_px"])
-    places = {name: tuple(apply_affine(volume.affine, [0.0, *place]).tolist()) for name, place in kept["points"].items()}
-    discs = tuple(LevelPoint(Level(name), place, None, 1.0) for name, place in places.items() if "/" in name)
-    return volume, Levels(
-        discs, tuple(VertebraPoint(Vertebra(name), place, 1.0) for name, place in places.items() if "/" not in name)
-    )
 
 
 def report(table: pd.DataFrame, decision: dict[str, list[float]]) -> dict[str, object]:

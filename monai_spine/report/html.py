@@ -197,6 +197,7 @@ def _about(result: StudyResult, grade: Grade) -> str:
         parts.append("R {:.0f}, A {:.0f}, S {:.0f} mm".format(*(value + 0.0 for value in grade.point_ras_mm)))
     if grade.reason is not None:
         parts.append(grade.reason)
+    parts += [doubt.seen for doubt in grade.doubts if doubt.flag != REFERRAL]
     return " · ".join(parts)
 
 

@@ -22,7 +22,7 @@ GRADE_COLUMNS: tuple[str, ...] = (
     "reason", "series_instance_uid", "point_r_mm", "point_a_mm", "point_s_mm", "flags",
 )  # fmt: skip
 """Columns of grades.csv. `side` is the patient's own; the point is the centre of the crop in RAS+ mm, empty for a picture.
-`flags` says `referral` of a finding that is left to a reader."""
+`flags` says `referral` of a finding that is left to a reader, `single_slice` of one that was graded on one slice."""
 
 NOT_IN_THIS_RUN = "left out of this run"
 """Reason of a target that was not asked for."""

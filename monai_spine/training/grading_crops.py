@@ -199,14 +199,23 @@ class GradingCrops(Dataset[dict[str, Any]]):
 
 
 def items_of(
-    dataset_dir: str | Path, split: str, *, condition: str, role: str | Sequence[str], limit: int | None = None
+    dataset_dir: str | Path | Sequence[str | Path],
+    split: str,
+    *,
+    condition: str,
+    role: str | Sequence[str],
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Items of one condition from a prepared folder, for crops on one role or on several together; the first `limit` of them
-    where one is given."""
-    datalist = read_datalist(dataset_dir)
-    if isinstance(role, str):
-        return grading_items(datalist, split, condition, role)[:limit]
-    return branch_items(datalist, split, condition, role)[:limit]
+    """Items of one condition from a prepared folder or several, for crops on one role or on several together; the first `limit`
+    of them where one is given."""
+    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    found: list[dict[str, Any]] = []
+    for datalist in map(read_datalist, folders):
+        if isinstance(role, str):
+            found += grading_items(datalist, split, condition, role)
+        else:
+            found += branch_items(datalist, split, condition, role)
+    return found[:limit]
 
 
 def _through_axis(volume: Volume, affine: Affine) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,14 @@ from monai.transforms import MapTransform, Randomizable
 from monai_spine.anatomy import Level
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
+from monai_spine.phantom.lesions.bases import LARGEST_BASE_SHARE, LEAST_DEPTH_MM, base_site, check_measured
 from monai_spine.phantom.lesions.draw import draw_lesions
-from monai_spine.phantom.lesions.kinds import Lesion
+from monai_spine.phantom.lesions.kinds import described
 from monai_spine.phantom.lesions.plans import LevelLesions
 from monai_spine.phantom.lesions.simulate import apply_lesions, simulate_lesions
-from monai_spine.phantom.lesions.sites import frames_of, site_at
+from monai_spine.phantom.lesions.sites import frames_of
 
 __all__ = ["RandSimulateLesiond"]
-
-_LEAST_SEEN = 0.6
 
 
 class RandSimulateLesiond(Randomizable, MapTransform):
@@ -46,8 +43,7 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         prob: Chance that an example is changed; elsewhere `lesion` holds `level` alone.
         shares: Least and largest share of the sac's depth to take, drawn evenly.
         weights: How often each family of lesions is drawn; see `monai_spine.phantom.lesions.FAMILIES`.
-        largest_base_share: A sac whose front stands back farther than this share of its depth at the disc is no normal base,
-        least_depth_mm: nor is one that is shallower.
+        largest_base_share, least_depth_mm: Which sacs are no normal base; see `monai_spine.phantom.lesions.bases.base_site`.
         seed: Of the random numbers.
 
     Raises:
@@ -64,8 +60,8 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         prob: float = 1.0,
         shares: Sequence[float] = (0.0, 0.9),
         weights: Mapping[str, float] | None = None,
-        largest_base_share: float = 0.25,
-        least_depth_mm: float = 8.5,
+        largest_base_share: float = LARGEST_BASE_SHARE,
+        least_depth_mm: float = LEAST_DEPTH_MM,
         seed: int = 0,
     ) -> None:
         super().__init__(keys)
@@ -109,24 +105,16 @@ class RandSimulateLesiond(Randomizable, MapTransform):
             )
         first, *others = self.keys
         image, affine = _image(result[first])
+        limits = {"largest_base_share": self.largest_base_share, "least_depth_mm": self.least_depth_mm}
         try:
-            site = site_at(image, affine, frames[level], discs)
+            site = base_site(image, affine, frames[level], discs, **limits)
+            family, lesions = draw_lesions(drawing, site, share, self.weights)
+            plan = [LevelLesions(site, lesions)]
+            simulated = simulate_lesions(image, affine, plan)
+            loss = simulated.losses[level]
+            check_measured(loss, site)
         except LevelsNotFoundError as error:
             result["lesion"]["refused"] = str(error)
-            return
-        if site.base_share > self.largest_base_share:
-            result["lesion"]["refused"] = f"the disc narrows the sac by {100 * site.base_share:.0f} % already"
-            return
-        if site.depth_mm < self.least_depth_mm:
-            result["lesion"]["refused"] = f"the sac is {site.depth_mm:.1f} mm deep, less than {self.least_depth_mm:g}"
-            return
-        family, lesions = draw_lesions(drawing, site, share, self.weights)
-        plan = [LevelLesions(site, lesions)]
-        simulated = simulate_lesions(image, affine, plan)
-        loss = simulated.losses[level]
-        if loss.depth_before_mm < _LEAST_SEEN * site.depth_mm:
-            seen = f"{loss.depth_before_mm:.1f} of {site.depth_mm:.1f} mm"
-            result["lesion"]["refused"] = f"CSF fills no more than {seen} of the sac's depth: its loss cannot be measured"
             return
         result[first] = _like(result[first], simulated.image)
         for key in others:
@@ -134,7 +122,7 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         result["lesion"] |= {
             "family": family,
             "asked_share": float(share),
-            "lesions": [_described(lesion) for lesion in lesions],
+            "lesions": [described(lesion) for lesion in lesions],
             "share": loss.share,
             "midline_share": loss.midline_share,
             "planes": loss.planes,
@@ -160,10 +148,3 @@ def _like(image: MetaTensor, values: torch.Tensor) -> MetaTensor:
     changed.affine = image.affine
     return changed
 
-
-def _described(lesion: Lesion) -> dict[str, Any]:
-    """The lesion's kind and parameters, as JSON holds them."""
-    fields = asdict(lesion)  # type: ignore[call-overload]
-    return {"kind": type(lesion).__name__} | {
-        name: value.value if isinstance(value, Enum) else float(value) for name, value in fields.items()
-    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -139,3 +141,21 @@ def test_a_crop_section_is_read_by_level() -> None:
     )
     assert spec.offset_mm == {Level.L4_L5: (9.0, 0.0, 0.0)}
     assert spec.shape == (4, 5, 6)
+
+
+def test_a_single_slice_stands_for_what_lies_beside_it() -> None:
+    slice_of = ramp(sagittal_affine(), (120, 140, 1))
+    on_it, beside_it = (apply_affine(slice_of.affine, (62, 75, place)) for place in (0.4, 0.6))
+    crop = crop_block(slice_of, tuple(on_it), size_mm=SIZE, shape=SHAPE)
+    assert crop.coverage == 1.0
+    np.testing.assert_array_equal(crop.array, np.broadcast_to(crop.array[:1], SHAPE))
+    with pytest.raises(OutsideFieldOfViewError):
+        crop_block(slice_of, tuple(beside_it), size_mm=SIZE, shape=SHAPE)
+
+
+@pytest.mark.parametrize(("slices", "chosen"), [(4, "slices"), (2, "slice")])
+def test_several_slices_go_before_a_single_one_where_they_show_half_of_the_crop(slices: int, chosen: str) -> None:
+    few = replace(ramp(sagittal_affine(), (120, 140, slices)), series_instance_uid="slices")
+    alone = replace(ramp(sagittal_affine(), (120, 140, 1)), series_instance_uid="slice")
+    center = tuple(apply_affine(few.affine, (62, 75, 0)))
+    assert best_block([alone, few], center, size_mm=SIZE).series_instance_uid == chosen

@@ -169,6 +169,23 @@ def test_a_foramen_that_was_seen_says_how_far_outwards_its_crop_lies(at_foramen:
     assert right == pytest.approx(np.add(moved.canal_ras_mm, (15.0, 0.0, 0.0)), abs=1.5)
 
 
+def test_a_finding_on_a_single_slice_says_so_beside_its_referral() -> None:
+    whole = volumes(Role.SAGITTAL_T2)
+    (scan,) = whole[Role.SAGITTAL_T2]
+    slices = scan.array.shape[scan.slice_axis]
+    middle = replace(scan, array=scan.array.take([slices // 2], axis=scan.slice_axis), affine=moved_to_slice(scan, slices // 2))
+    ready = {condition: replace(grader, referral=Referral(0.2)) for condition, grader in graders().items()}
+    canal = [target for target in TARGETS if target.condition is Condition.SPINAL_CANAL_STENOSIS]
+    for given, flags in ((whole, ("referral",)), ({Role.SAGITTAL_T2: (middle,)}, ("single_slice", "referral"))):
+        assert {grade.flags for grade in referred(grade_targets(canal, LEVELS_FOUND, given, ready), ready)} == {flags}
+
+
+def moved_to_slice(volume: Volume, index: int) -> np.ndarray:
+    affine = volume.affine.copy()
+    affine[:3, 3] += index * affine[:3, volume.slice_axis]
+    return affine
+
+
 def canal_on_two_series() -> dict[Condition, Grader]:
     ready = graders()
     canal = ready[Condition.SPINAL_CANAL_STENOSIS]

@@ -14,6 +14,7 @@
     signal.py    the brightness of new tissue
     losses.py    the share of the sac that is lost, its latent and its grade
     simulate.py  images with lesions          draw.py  random lesions
+    study.py     a prepared study of them
 
 These are simulations. No reader has graded them; nothing says that they look, or mean, what a patient's disease does.
 """

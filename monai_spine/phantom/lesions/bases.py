@@ -1,18 +1,39 @@
-"""Which levels of a case may bear a simulated lesion: those that no reader called worse than a bulge, or narrower than mild."""
+"""Levels that may bear a simulated lesion: no reader called them worse than a bulge or narrower than mild, their sac is wide.
+
+What readers said stands in the case (`base_levels`); the image shows the rest (`base_site`, `check_measured`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from monai_spine.anatomy import LEVELS, Condition, Level, Severity, Target
+from monai_spine.errors import LevelsNotFoundError
+from monai_spine.geometry import Affine, Point
+from monai_spine.phantom.lesions.losses import CanalLoss
+from monai_spine.phantom.lesions.sites import LevelSite, site_at
+from monai_spine.placement import ColumnFrame
 from monai_spine.studies.prepared import PreparedCase
 from monai_spine.studies.source_table import SourceTable
 
-__all__ = ["NORMAL_DISCS", "base_levels", "disc_grades"]
+__all__ = [
+    "LARGEST_BASE_SHARE",
+    "LEAST_DEPTH_MM",
+    "NORMAL_DISCS",
+    "base_levels",
+    "base_site",
+    "check_measured",
+    "disc_grades",
+]
 
 NORMAL_DISCS = ("disc_normal", "disc_bulge")
 """Grades in `midsagittal` of discs that may be a base."""
+
+LARGEST_BASE_SHARE, LEAST_DEPTH_MM = 0.25, 8.5
+_LEAST_SEEN = 0.6
 
 
 def disc_grades(points_csv: Path | str) -> dict[str, dict[Level, str]]:
@@ -49,3 +70,44 @@ def base_levels(case: PreparedCase, grades: Mapping[Level, str] | None = None) -
         if level in case.discs and not narrow and not worn:
             fit.append(level)
     return tuple(fit)
+
+
+def base_site(
+    image: Tensor,
+    affine: Affine,
+    frame: ColumnFrame,
+    discs: Mapping[Level, Point],
+    *,
+    largest_base_share: float = LARGEST_BASE_SHARE,
+    least_depth_mm: float = LEAST_DEPTH_MM,
+) -> LevelSite:
+    """Measure the sac at one level that is to bear a lesion.
+
+    Args:
+        image: Sagittal T2, (i, j, k).
+        affine: 4 × 4 to RAS+ mm.
+        frame: The column's axes at the level.
+        discs: Centres of all discs that are known.
+        largest_base_share: A sac whose front stands back farther than this share of its depth at the disc is no normal base,
+        least_depth_mm: nor is one that is shallower.
+
+    Raises:
+        LevelsNotFoundError: The level is no base; the message says why.
+    """
+    site = site_at(image, affine, frame, discs)
+    if site.base_share > largest_base_share:
+        raise LevelsNotFoundError(f"the disc narrows the sac by {100 * site.base_share:.0f} % already")
+    if site.depth_mm < least_depth_mm:
+        raise LevelsNotFoundError(f"the sac is {site.depth_mm:.1f} mm deep, less than {least_depth_mm:g}")
+    return site
+
+
+def check_measured(loss: CanalLoss, site: LevelSite) -> None:
+    """Make sure that the sac was wide enough where its loss was measured.
+
+    Raises:
+        LevelsNotFoundError: It was not: the loss would say too much or too little.
+    """
+    if loss.depth_before_mm < _LEAST_SEEN * site.depth_mm:
+        seen = f"{loss.depth_before_mm:.1f} of {site.depth_mm:.1f} mm"
+        raise LevelsNotFoundError(f"CSF fills no more than {seen} of the sac's depth: its loss cannot be measured")

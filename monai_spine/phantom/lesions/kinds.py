@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ __all__ = [
     "Moved",
     "Paint",
     "Protrusion",
+    "described",
 ]
 
 
@@ -280,3 +282,11 @@ class DiscSignalLoss(Lesion):
         away = along.square().square() + over.square().square() + (at.aside / 22.0).square().square()
         inside = torch.sigmoid(5 * (1 - away))
         return Moved(at, Paint("dry disc", self.share * inside, darkens=True))
+
+
+def described(lesion: Lesion) -> dict[str, Any]:
+    """The lesion's kind and parameters, as JSON holds them."""
+    fields = asdict(lesion)  # type: ignore[call-overload]
+    return {"kind": type(lesion).__name__} | {
+        name: value.value if isinstance(value, Enum) else float(value) for name, value in fields.items()
+    }

@@ -1,0 +1,177 @@
+"""A prepared study of simulated lesions: copies of another one's sagittal T2 scans, each with lesions of its own.
+
+    OUT/volumes/<case>_<copy>/sagittal_t2.nii    what lies around the column
+    OUT/lesions.csv                              what was drawn at each level, and what the sac lost
+    OUT/datalist.json                            canal stenosis as the loss grades it; splits and patients as of the bases
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from monai_spine.anatomy import Condition, Level, Target
+from monai_spine.crops import neighbourhood
+from monai_spine.errors import LevelsNotFoundError, TableError
+from monai_spine.geometry import Point
+from monai_spine.phantom.lesions.bases import base_levels, base_site, check_measured
+from monai_spine.phantom.lesions.draw import draw_lesions
+from monai_spine.phantom.lesions.kinds import described
+from monai_spine.phantom.lesions.losses import CanalLoss, severity_of_share
+from monai_spine.phantom.lesions.plans import LevelLesions
+from monai_spine.phantom.lesions.simulate import simulate_lesions
+from monai_spine.phantom.lesions.sites import find_canals, frames_of
+from monai_spine.studies.prepared import (
+    SPLITS,
+    Datalist,
+    PreparedCase,
+    PreparedTarget,
+    PreparedVolume,
+    read_datalist,
+    write_datalist,
+)
+from monai_spine.studies.table_output import write_rows
+from monai_spine.volume import Volume, load_nifti
+
+__all__ = ["prepare_lesions"]
+
+_ROLE = "sagittal_t2"
+_COLUMNS = ("case", "level", "family", "share", "midline_share", "planes", "latent", "severity", "lesions")
+_AROUND_MM = (26.0, 40.0, 40.0)
+_LARGEST_SHARE = 0.9
+_WITH_LESION = 0.75
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class _Base:
+    """A scan, where its levels lie, and those that may bear a lesion."""
+
+    case: PreparedCase
+    volume: Volume
+    canals: Mapping[Level, Point]
+    levels: tuple[Level, ...]
+
+
+def prepare_lesions(
+    bases: Path, out: Path, *, copies: int = 4, seed: int = 0, on_case: Callable[[], None] | None = None
+) -> Path:
+    """Write a prepared study of simulated lesions on the sagittal T2 scans of another one.
+
+    Three quarters of the levels that may bear a lesion get one, so large that it takes a share of the sac's depth drawn evenly up
+    to 0.9; the others are shown as they are, and count as normal. The grade is that of the loss as measured on the image. No
+    reader has seen these lesions.
+
+    Args:
+        bases: Prepared study, real or simulated.
+        out: Folder to write to.
+        copies: How many of each scan.
+        seed: Fixes the lesions.
+        on_case: Called after each scan of `bases`.
+
+    Returns:
+        The path of `datalist.json`.
+
+    Raises:
+        TableError: No scan of the study has a level that may bear a lesion.
+        OutputError: Something cannot be written.
+    """
+    datalist, cases, rows = read_datalist(bases), [], []
+    for number, case in enumerate(datalist.cases):
+        base = _base_of(case, datalist)
+        for copy in range(copies if base is not None else 0):
+            assert base is not None
+            written = _write_copy(base, Path(out), f"{case.case}_{copy}", np.random.RandomState([seed, number, copy]))
+            if written is not None:
+                cases.append(written[0])
+                rows += written[1]
+        if on_case is not None:
+            on_case()
+    if not cases:
+        raise TableError(f"No scan of {bases} is a {_ROLE} with a level that may bear a lesion. Give a study that has some.")
+    write_rows(Path(out) / "lesions.csv", _COLUMNS, rows)
+    names = {case.case for case in cases}
+    splits = {
+        split: [name for base in datalist.splits.get(split, ()) for copy in range(copies) if (name := f"{base}_{copy}") in names]
+        for split in SPLITS
+    }
+    return write_datalist(out, study=f"{datalist.study}_lesions", source="simulated", cases=cases, splits=splits)
+
+
+def _base_of(case: PreparedCase, datalist: Datalist) -> _Base | None:
+    """The case's first sagittal T2 scan, where it has one and a level that may bear a lesion."""
+    scans = [volume for volume in case.volumes if volume.role == _ROLE]
+    if not scans or len(case.discs) < 2:
+        return None
+    grades = {level: f"disc_{case.degeneration.get(level.label)}" for level in case.discs} if case.degeneration else None
+    levels = base_levels(case, grades)
+    volume = load_nifti(datalist.root / scans[0].image)
+    canals = case.canals or find_canals(torch.from_numpy(volume.array), volume.affine, case.discs)
+    return _Base(case, volume, canals, levels) if levels else None
+
+
+def _write_copy(base: _Base, out: Path, name: str, drawing: np.random.RandomState) -> tuple[PreparedCase, list[Row]] | None:
+    """One copy with lesions; None where no level of it could be measured."""
+    image = torch.from_numpy(np.asarray(base.volume.array, np.float32))
+    plan, drawn = _planned(base, image, drawing)
+    if not plan:
+        return None
+    simulated = simulate_lesions(image, base.volume.affine, plan)
+    rows, targets = [], {}
+    path = f"volumes/{name}/{_ROLE}.nii"
+    for entry in plan:
+        level, loss = entry.site.level, simulated.losses[entry.site.level]
+        try:
+            check_measured(loss, entry.site)
+        except LevelsNotFoundError:
+            continue
+        share = loss.share if entry.lesions else 0.0
+        target = Target(Condition.SPINAL_CANAL_STENOSIS, None, level)
+        targets[target] = PreparedTarget(base.canals[level], severity_of_share(share), image=path)
+        rows.append(_row(name, entry, drawn[level], loss))
+    if not targets:
+        return None
+    _save(Volume(simulated.image.numpy(), base.volume.affine), base.canals, out / path)
+    volumes = (PreparedVolume(path, _ROLE),)
+    case = PreparedCase(name, base.case.patient, volumes, discs=base.case.discs, canals=base.canals, targets=targets)
+    return case, rows
+
+
+def _planned(base: _Base, image: torch.Tensor, drawing: np.random.RandomState) -> tuple[list[LevelLesions], dict[Level, str]]:
+    """What each level that is fit for it gets, and the families that were drawn; without lesions `none`."""
+    frames = frames_of(base.case.discs, base.canals)
+    plan, drawn = [], {}
+    for level in base.levels:
+        has_lesion, share = drawing.random_sample() < _WITH_LESION, drawing.uniform(0, _LARGEST_SHARE)
+        lesions = np.random.RandomState(drawing.randint(2**31))
+        try:
+            site = base_site(image, base.volume.affine, frames[level], base.case.discs)
+        except LevelsNotFoundError:
+            continue
+        drawn[level], found = draw_lesions(lesions, site, share) if has_lesion else ("none", ())
+        plan.append(LevelLesions(site, found))
+    return plan, drawn
+
+
+def _row(name: str, entry: LevelLesions, family: str, loss: CanalLoss) -> Row:
+    measured: tuple[Any, ...] = (loss.share, loss.midline_share, loss.planes, loss.latent)
+    lesions = json.dumps([described(lesion) for lesion in entry.lesions])
+    return (name, entry.site.level.label, family, *measured, loss.severity.value, lesions)
+
+
+def _save(volume: Volume, canals: Mapping[Level, Point], path: Path) -> None:
+    """Keep what lies around the canal."""
+    points = np.array(list(canals.values()))
+    low, high = points.min(axis=0), points.max(axis=0)
+    (r, a, s), (across, along, up) = (low + high) / 2, (high - low) / 2 + np.array(_AROUND_MM)
+    kept = neighbourhood(volume, (r, a, s), radius_mm=(across, along, up))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(kept.array, kept.affine), path)

@@ -1,0 +1,79 @@
+"""A prepared study of simulated lesions, made of another prepared study."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_spine.anatomy import Level, Severity
+from monai_spine.errors import TableError
+from monai_spine.geometry import lies_inside
+from monai_spine.phantom import prepare_phantom
+from monai_spine.phantom.lesions.losses import severity_of_share
+from monai_spine.phantom.lesions.study import prepare_lesions
+from monai_spine.studies.prepared import read_datalist
+from monai_spine.training.grading_crops import items_of
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bases")
+    return prepare_phantom(out, splits={"training": 2, "validation": 1}, seed=9, max_matrix=256).parent
+
+
+@pytest.fixture(scope="module")
+def lesions(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_lesions(bases, tmp_path_factory.mktemp("lesions"), copies=3, seed=2).parent
+
+
+def test_each_copy_has_lesions_of_its_own_graded_by_what_the_sac_lost(lesions: Path) -> None:
+    with (lesions / "lesions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cases = read_datalist(lesions).cases
+    targets = {(case.case, target.level.label): found.severity for case in cases for target, found in case.targets.items()}
+    assert len(rows) == len(targets) > 9
+    for row in rows:
+        share = float(row["share"]) if json.loads(row["lesions"]) else 0.0
+        assert targets[row["case"], row["level"]] is severity_of_share(share)
+    assert len({row["lesions"] for row in rows if row["family"] != "none"}) == sum(row["family"] != "none" for row in rows)
+    assert {Severity.NORMAL_MILD, Severity.MODERATE} < set(targets.values())
+
+
+def test_copies_stay_on_the_side_and_with_the_patient_of_their_scan(bases: Path, lesions: Path) -> None:
+    before, after = read_datalist(bases), read_datalist(lesions)
+    for split in ("training", "validation"):
+        assert {case.patient for case in after.cases_of(split)} == {case.patient for case in before.cases_of(split)}
+    assert after.source == "simulated"
+
+
+def test_a_copy_shows_the_scan_around_the_column_and_changes_it_near_lesions_alone(bases: Path, lesions: Path) -> None:
+    before, after = read_datalist(bases), read_datalist(lesions)
+    case = next(case for case in after.cases if case.case == f"{before.cases[0].case}_0")
+    base = next(volume for volume in before.cases[0].volumes if volume.role == "sagittal_t2")
+    scan, copy = nib.load(before.root / base.image), nib.load(after.root / case.volumes[0].image)
+    offset = np.round(np.linalg.solve(scan.affine, copy.affine[:, 3])[:3]).astype(int)
+    part = np.asarray(scan.dataobj)[tuple(slice(at, at + size) for at, size in zip(offset, copy.shape, strict=True))]
+    changed = np.abs(np.asarray(copy.dataobj) - part) > 1e-3
+    assert 0.001 < changed.mean() < 0.5
+    points = np.array([target.point_ras_mm for target in case.targets.values()])
+    assert lies_inside(points, np.asarray(copy.affine, float), copy.shape).all()
+
+
+def test_a_grader_learns_from_several_prepared_studies_at_once(bases: Path, lesions: Path) -> None:
+    wanted = {"condition": "spinal_canal_stenosis", "role": "sagittal_t2"}
+    each = [items_of(folder, "training", **wanted) for folder in (bases, lesions)]
+    assert items_of([bases, lesions], "training", **wanted) == each[0] + each[1]
+
+
+def test_a_study_without_a_fit_level_is_refused(bases: Path, tmp_path: Path) -> None:
+    document = json.loads((bases / "datalist.json").read_text(encoding="utf-8"))
+    for case in document["cases"]:
+        case["discs"] = {Level.L4_L5.label: case["discs"][Level.L4_L5.label]}
+    (tmp_path / "datalist.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(TableError, match="level that may bear a lesion"):
+        prepare_lesions(tmp_path, tmp_path / "out")
