@@ -51,11 +51,12 @@ def test_the_studies_that_are_held_out_do_not_choose_the_epoch(tmp_path: Path) -
 
 
 def test_the_second_step_starts_from_the_first_and_gives_the_predictions(tmp_path: Path) -> None:
-    one, two, predicting = list(steps(plan(tmp_path, second=(HEAD,), second_arguments=("--epochs", "1"))))[:3]
-    assert flag(two, "pretrained") == str(one.made)
+    asked = {"second": (HEAD,), "arguments": ("--pretrained", "base.pt"), "second_arguments": ("--epochs", "1")}
+    one, two, predicting = list(steps(plan(tmp_path, **asked)))[:3]
+    assert flag(one, "pretrained") == "base.pt"
+    assert two.command[-4:] == ("--epochs", "1", "--pretrained", str(one.made)), "the command's last word counts"
     assert str(HEAD) in flag(two, "config_file")
     assert str(HEAD) not in flag(one, "config_file")
-    assert two.command[-2:] == ("--epochs", "1")
     assert "--epochs" not in one.command
     assert flag(predicting, "ckpt_path") == str(two.made)
     assert flag(one, "output_dir") != flag(two, "output_dir")

@@ -238,9 +238,9 @@ def _training(
         "ckpt_path": str(run / "best.pt"),
         "resume": "True",
         "val_interval": "@epochs",
-        **more,
     }
-    command = bundle_command("training", bundle, overlays, places, arguments)
+    last_word = [part for key, value in more.items() for part in (f"--{key}", value)]
+    command = bundle_command("training", bundle, overlays, places, (*arguments, *last_word))
     what = "training the head" if more else "training"
     return Step(f"{bundle.name}, {fold}: {what}", command, run, run / "model.pt", run / "best.pt")
 
