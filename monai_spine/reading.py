@@ -69,7 +69,7 @@ def read_used(study: Study, settings: Settings, *, takes_pictures: bool = False)
             break
         for series in waiting:
             try:
-                blocks[series.series_instance_uid] = _load(study, series)
+                blocks[series.series_instance_uid] = _load(study, series, settings)
             except StudyError as error:
                 failures[series.series_instance_uid] = error
     volumes = {role: _blocks_of(used_series(study, roles, role), blocks) for role in Role if used_series(study, roles, role)}
@@ -111,14 +111,16 @@ def _is_used(series: Series, roles: Sequence[SeriesRole]) -> bool:
     return any(role.used and role.series_instance_uid == series.series_instance_uid for role in roles)
 
 
-def _load(study: Study, series: Series) -> tuple[Volume, ...]:
+def _load(study: Study, series: Series, settings: Settings) -> tuple[Volume, ...]:
     blocks = load_series(series) if study.kind == "dicom" else (load_nifti(series.instances[0].path),)
     _refuse_unlikely(series, blocks)
     shape = blocks[0].array.shape
-    if study.kind == "nifti" and min(shape) < MIN_SAGITTAL_SLICES:
+    is_chosen_slice = blocks[0].is_single_slice and settings.nifti_role is not None
+    if study.kind == "nifti" and min(shape) < MIN_SAGITTAL_SLICES and not is_chosen_slice:
         voxels = " × ".join(map(str, shape))
         raise VolumeGeometryError(
-            f"{study.source} has {voxels} voxels: at least {MIN_SAGITTAL_SLICES} slices are needed. Give the whole scan."
+            f"{study.source} has {voxels} voxels: at least {MIN_SAGITTAL_SLICES} slices are needed. Give the whole scan; "
+            "of a single mid-sagittal slice, say with --role what it is."
         )
     return blocks
 

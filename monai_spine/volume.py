@@ -265,7 +265,10 @@ def _refuse_odd_edges(image: Any, path: str | Path) -> None:
 
 
 def _nifti_slice_axis(image: object, affine: Affine) -> int:
-    """The axis that the header names as that of slices, else the one with the widest spacing."""
+    """The axis of a single slice; else the one that the header names as that of slices, or the one with the widest spacing."""
+    edges = list(image.shape[:3])  # type: ignore[attr-defined]
+    if edges.count(1) == 1:
+        return edges.index(1)
     named = getattr(image.header, "get_dim_info", lambda: (None, None, None))()[2]  # type: ignore[attr-defined]
     spacing = spacing_of(affine)
     widest = int(np.argmax(np.round(spacing, 3))) if max(spacing) > 1.01 * min(spacing) else 2

@@ -272,6 +272,18 @@ def test_a_nifti_of_two_slices_is_refused(tmp_path, models):
         analyze(tmp_path / "b.nii", models=models)
 
 
+def test_a_nifti_of_one_slice_is_graded_where_it_is_said_to_be_sagittal_t2(tmp_path, models):
+    scan = nib.load(_nifti(tmp_path / "a.nii"))
+    middle = scan.shape[0] // 2
+    nib.save(scan.slicer[middle : middle + 1], tmp_path / "one.nii")
+    with pytest.raises(VolumeGeometryError, match="of a single mid-sagittal slice, say with --role what it is"):
+        analyze(tmp_path / "one.nii", models=models)
+    grades = analyze(tmp_path / "one.nii", models=models, settings=Settings(nifti_role="sagittal_t2")).result.grades
+    seen = {grade.flags for grade in grades if grade.status == "graded"}
+    assert {grade.target.condition for grade in grades if grade.status == "graded"} == {Condition.SPINAL_CANAL_STENOSIS}
+    assert all("single_slice" in flags for flags in seen)
+
+
 def test_an_archive_is_named_and_not_where_it_was_unpacked(tmp_path, models):
     folder = write_study(tmp_path / "study", spec=StudySpec(seed="zipped"))
     _cut(folder, 3)
