@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from monai_spine.anatomy import Level, Side, Vertebra
-from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
 from monai_spine.level_doubts import Doubt, column_flags
-from monai_spine.volume import Volume
 
-if TYPE_CHECKING:
-    from monai_spine.level_inference import LevelLocalizer
-
-__all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "SagittalSlice", "VertebraPoint", "in_percent", "localize_levels"]
+__all__ = ["BODY_VALUES", "BodyMap", "LevelPoint", "Levels", "SagittalSlice", "VertebraPoint", "in_percent"]
 
 BODY_VALUES: dict[Vertebra, int] = {
     Vertebra.L1: 1, Vertebra.L2: 2, Vertebra.L3: 3, Vertebra.L4: 4, Vertebra.L5: 5, Vertebra.S1: 6, Vertebra.T12: 7,
@@ -129,37 +123,6 @@ class Levels:
     def point_of(self, level: Level) -> LevelPoint | None:
         """The entry of one level, or None if it was not found."""
         return next((found for found in self.levels if found.level is level), None)
-
-
-def localize_levels(volumes: Sequence[Volume], localizer: LevelLocalizer) -> Levels:
-    """Find the levels on the sagittal volumes of one study.
-
-    Every volume is asked. The column with the greatest sum of confidences is taken whole, the first of equals: where one
-    contrast leads to a wrong number, the other mostly does not, and is the surer. Points of several series are never mixed;
-    they hold for every series of the frame of reference. The finer look is taken on the chosen volume alone.
-
-    Args:
-        volumes: Sagittal volumes of one frame of reference, the preferred one (T2) first.
-        localizer: Loaded, with a refiner or without.
-
-    Raises:
-        LevelsNotFoundError: No volume shows a lumbar column.
-        WeightsError: The bundle cannot be run.
-    """
-    if not volumes:
-        raise LevelsNotFoundError(
-            "There is no sagittal volume to find levels on. Add a sagittal series, or choose one with --series."
-        )
-    found: list[tuple[Volume, Levels]] = []
-    failures: list[LevelsNotFoundError] = []
-    for volume in volumes:
-        try:
-            found.append((volume, localizer.find(volume)))
-        except LevelsNotFoundError as error:
-            failures.append(error)
-    if not found:
-        raise failures[0]
-    return localizer.refine(*max(found, key=lambda pair: sum(level.confidence for level in pair[1].levels)))
 
 
 def in_percent(confidence: float) -> str:

@@ -12,8 +12,9 @@ from monai_spine.anatomy import TARGETS
 from monai_spine.degeneration import Degeneration
 from monai_spine.geometry import Affine
 from monai_spine.grades import Grade
+from monai_spine.level_inference import localize_levels
 from monai_spine.level_pictures import look_at_picture
-from monai_spine.levels import Levels, localize_levels
+from monai_spine.levels import Levels
 from monai_spine.models import Models, load_models
 from monai_spine.reading import LOCALIZED_ON, ReadSeries, frame_flags, read_used
 from monai_spine.report.images import ReportImages, crops_of

@@ -22,8 +22,7 @@ from monai_spine.console import progress_reporter
 from monai_spine.crops import Crop, CropSpec
 from monai_spine.errors import LevelsNotFoundError, SpineError
 from monai_spine.grades import Grader, grade_targets
-from monai_spine.level_inference import LevelLocalizer
-from monai_spine.levels import localize_levels
+from monai_spine.level_inference import LevelLocalizer, localize_levels
 from monai_spine.models import GRADERS, load_models
 from monai_spine.reading import LOCALIZED_ON
 from monai_spine.studies.folds import write_splits

@@ -17,8 +17,8 @@ from monai_spine.level_candidates import LocalizerMaps, find_candidates
 from monai_spine.level_confidence import Calibration
 from monai_spine.level_decoding import decode_levels
 from monai_spine.level_doubts import SURE, Doubt
-from monai_spine.level_inference import LevelLocalizer, maps_of
-from monai_spine.levels import in_percent, localize_levels
+from monai_spine.level_inference import LevelLocalizer, localize_levels, maps_of
+from monai_spine.levels import in_percent
 from monai_spine.training.localizer_transforms import heatmaps
 from monai_spine.volume import Volume
 from monai_spine.weights import find_bundle

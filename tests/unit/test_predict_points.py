@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from predict_points import main, placers
 
 from monai_spine.grades import grade_targets
-from monai_spine.levels import localize_levels
+from monai_spine.level_inference import localize_levels
 from monai_spine.models import load_models
 from monai_spine.studies.prepared import PreparedCase, read_datalist
 from monai_spine.training.grading_crops import items_of
