@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 
 from torch import nn
@@ -23,6 +22,7 @@ from monai_spine.networks.monai_trunks import densenet, efficientnet, resnet, vi
 from monai_spine.networks.small import cnn, dense_cnn, inception_cnn, mcnn, residual_cnn, simple_cnn
 from monai_spine.networks.two_heads import TwoHeads
 from monai_spine.networks.vgg import VGG11, VGG16, vgg
+from monai_spine.suggestions import did_you_mean
 
 __all__ = ["ARCHITECTURES", "Architecture", "architecture", "build_network"]
 
@@ -96,8 +96,7 @@ def architecture(name: str) -> Architecture:
     """
     found = ARCHITECTURES.get(name.strip().lower())
     if found is None:
-        near = get_close_matches(name.strip().lower(), ARCHITECTURES, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, ARCHITECTURES)
         raise ArchitectureError(f"There is no architecture {name!r}. {hint}Choose from: {', '.join(ARCHITECTURES)}.")
     return found
 

@@ -81,7 +81,11 @@ class ConditionCrops(GradingCrops):
         item, _ = self._kept[index]
         target, image = Target.parse(item["target"]), torch.from_numpy(self.crop(index)[None])
         if self.flip and bool(torch.rand((), generator=self._generator) < 0.5):
-            target, image = target.mirrored, image.flip(1)
+            target, image = self._mirror_image(target, image, index)
         label = torch.tensor([KINDS.index(target.kind), int(item["label"])])
         example = {"image": image, "label": label, "target": target.slug, "case": item["case"]}
         return example if self.transform is None else self.transform(example)
+
+    def _mirror_image(self, target: Target, image: torch.Tensor, index: int) -> tuple[Target, torch.Tensor]:
+        """What is seen and where, (1, R, A, S), in a mirror that exchanges left and right."""
+        return target.mirrored, image.flip(1)

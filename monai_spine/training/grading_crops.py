@@ -23,7 +23,7 @@ from monai_spine.training.datalists import grading_items, read_datalist
 from monai_spine.training.kept_voxels import KeptVoxels
 from monai_spine.volume import Volume
 
-__all__ = ["GradingCrops", "Jitter", "items_of"]
+__all__ = ["GradingCrops", "Jitter", "items_of", "through_axis"]
 
 Item = Mapping[str, Any]
 
@@ -37,16 +37,20 @@ class Jitter:
         rotation_deg: Within the slice plane.
         scale: Share by which edges grow or shrink.
         flip: Left and right are exchanged in half of the crops: for findings without a side only.
+        prob: Share of the crops that are moved, turned and scaled at all.
     """
 
     shift_mm: Triple = (0.0, 0.0, 0.0)
     rotation_deg: float = 0.0
     scale: float = 0.0
     flip: bool = False
+    prob: float = 1.0
 
     def drawn(self, generator: torch.Generator) -> tuple[npt.NDArray[np.float32], bool]:
-        """Five numbers between -1 and 1 for `moved`, and whether a crop is mirrored."""
+        """Five numbers between -1 and 1 for `moved`, all 0 for a crop that stays, and whether a crop is mirrored."""
         numbers = torch.rand(5, generator=generator).numpy() * 2 - 1
+        if self.prob < 1 and bool(torch.rand((), generator=generator) >= self.prob):
+            numbers = np.zeros_like(numbers)
         return numbers, self.flip and bool(torch.rand((), generator=generator) < 0.5)
 
     def moved(
@@ -121,12 +125,10 @@ class GradingCrops(Dataset[dict[str, Any]]):
             raise TableError(
                 f"None of {len(data)} graded targets lies inside its scan: there is nothing to learn. Check dataset_dir."
             )
-        spec, kept = self.spec, self._kept
-        self._affines = np.stack(
-            [crop_affine(volume.affine, item["point_ras_mm"], size_mm=spec.size_mm, shape=spec.shape) for item, volume in kept]
-        )
-        self._through = np.array([_through_axis(volume, affine) for (_, volume), affine in zip(kept, self._affines, strict=True)])
-        self._mirrored = np.array([spec.mirror_right and bool(item["mirror"]) for item, _ in kept])
+        kept = self._kept
+        self._affines = np.stack([self._affine(volume, item) for item, volume in kept])
+        self._through = np.array([through_axis(volume, affine) for (_, volume), affine in zip(kept, self._affines, strict=True)])
+        self._mirrored = np.array([self.spec.mirror_right and bool(item["mirror"]) for item, _ in kept])
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -177,18 +179,23 @@ class GradingCrops(Dataset[dict[str, Any]]):
         affines = self.jitter.moved(self._affines[at], np.stack(numbers), shape=self.spec.shape, through_axes=self._through[at])
         return affines, self._mirrored[at] ^ np.array(flips)
 
+    def _affine(self, volume: Volume, item: Item) -> Affine:
+        """Where the crop of an item lies, 4 × 4 from its voxels to RAS+ mm, before jitter."""
+        return crop_affine(volume.affine, item["point_ras_mm"], size_mm=self.spec.size_mm, shape=self.spec.shape)
+
     def _around(self, image: str, items: Sequence[Item]) -> list[tuple[Item, Volume]]:
         """The voxels around each point of one file; what lies too far outside is left out, as it is in inference."""
         stored = nib.load(image)
         volume = Volume(array=np.asanyarray(stored.dataobj), affine=np.asarray(stored.affine, dtype=float))
         volume = Volume(array=volume.array, affine=volume.affine, slice_axis=int(np.argmax(volume.spacing_mm)))
-        inside = [
-            item
-            for item in items
-            if coverage_of(volume, item["point_ras_mm"], size_mm=self.spec.size_mm) >= self.spec.min_coverage
-        ]
-        around = [neighbourhood(volume, item["point_ras_mm"], radius_mm=self._radius_mm()) for item in inside]
+        size_mm, radius_mm = self._reach_mm(volume)
+        inside = [item for item in items if coverage_of(volume, item["point_ras_mm"], size_mm=size_mm) >= self.spec.min_coverage]
+        around = [neighbourhood(volume, item["point_ras_mm"], radius_mm=radius_mm) for item in inside]
         return list(zip(inside, self._store.keep(around), strict=True))
+
+    def _reach_mm(self, volume: Volume) -> tuple[Triple, Triple]:
+        """Along a scan's axes nearest to R, A, S: edges of the block that must lie inside it, and how far voxels are kept."""
+        return self.spec.size_mm, self._radius_mm()
 
     def _radius_mm(self) -> Triple:
         half = np.asarray(self.spec.size_mm) / 2
@@ -218,7 +225,7 @@ def items_of(
     return found[:limit]
 
 
-def _through_axis(volume: Volume, affine: Affine) -> int:
+def through_axis(volume: Volume, affine: Affine) -> int:
     """The axis of a crop that runs across the slices."""
     across = volume.affine[:3, volume.slice_axis]
     return int(np.argmax(np.abs(across @ (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)))))

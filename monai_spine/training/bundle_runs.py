@@ -1,0 +1,94 @@
+"""The bundles' own commands, one after the other: what is finished stays, what was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_spine.errors import OutputError, WeightsError
+
+__all__ = ["CONFIGS", "Step", "bundle_command", "keep", "perform"]
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+"""Overlays, beside the package's checkout."""
+_SHOWN = 15
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: For people.
+        command: To run.
+        folder: Where it writes.
+        made: What is there when it is done.
+        written: What the command itself writes; it becomes `made` when the command has ended well.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    made: Path
+    written: Path
+
+
+def keep(folder: Path, settings: Mapping[str, object]) -> None:
+    """Write settings down in a folder, or refuse to go on with others than are there.
+
+    Raises:
+        OutputError: The folder holds runs of other settings.
+    """
+    path = folder / "settings.json"
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(key for key in settings if there.get(key) != settings[key])
+        if differing:
+            raise OutputError(
+                f"{folder} holds runs of other settings ({', '.join(differing)}). Choose another folder, or remove it."
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def bundle_command(
+    what: str, bundle: Path, overlays: Sequence[Path], places: Mapping[str, str], arguments: Sequence[str]
+) -> tuple[str, ...]:
+    """The command that runs a bundle's `train.json` with overlays.
+
+    Args:
+        what: `training` or `evaluating`.
+        bundle: Folder of the bundle.
+        overlays: Configs laid over it.
+        places: Values of the config's names.
+        arguments: More arguments, which have the last word.
+    """
+    configs = [str(path) for path in (bundle / "configs" / "train.json", *overlays)]
+    given = {"config_file": str(configs), "bundle_root": str(bundle), **places}
+    flags = [part for key, value in given.items() for part in (f"--{key}", value)]
+    return (sys.executable, "-m", "monai.bundle", "run", what, *flags, *arguments)
+
+
+def perform(step: Step) -> None:
+    """Run a command, unless what it makes is there. All that it prints goes to `log.txt` in its folder.
+
+    Raises:
+        WeightsError: It fails; the message ends with the last lines that it printed.
+    """
+    if step.made.is_file():
+        return
+    step.folder.mkdir(parents=True, exist_ok=True)
+    log = step.folder / "log.txt"
+    with log.open("a", encoding="utf-8") as stream:
+        done = subprocess.run(step.command, stdout=stream, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0 or not step.written.is_file():
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN:]
+        raise WeightsError(f"{step.name} ended with exit code {done.returncode}. The end of {log}:\n" + "\n".join(lines))
+    step.written.replace(step.made)

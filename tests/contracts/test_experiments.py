@@ -1,0 +1,92 @@
+"""Each experiment in configs/experiments trains by the bundle's own command, with an architecture of its document, and predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, run
+from tiny_prepared import write_tiny_prepared
+
+from monai_spine.networks.architectures import ARCHITECTURES
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = {path.stem: path for path in sorted((ROOT / "configs" / "experiments").glob("*.json"))}
+SMALL = {"document_000": "cnn", "document_001": "simple_cnn", "document_002": "densenet121"}
+SMALL |= {"document_003": "dense_cnn", "document_003_binary": "residual_cnn", "document_004": "mnasnet0_75"}
+TINY: dict[str, Any] = {"size": 48, "epochs": 1, "batch_size": 4, "limit": 12, "logging_file": False}
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_prepared(tmp_path_factory.mktemp("prepared"), cases=2)
+
+
+def facts(name: str) -> dict[str, Any]:
+    return dict(json.loads(EXPERIMENTS[name].read_text())["experiment"])
+
+
+def configs(name: str, architecture: str) -> list[str]:
+    train = ROOT / "bundles" / facts(name)["bundle"] / "configs" / "train.json"
+    return [str(train), str(ROOT / "configs" / "architectures" / f"{architecture}.json"), str(EXPERIMENTS[name])]
+
+
+def parsed(name: str, **changes: Any) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(configs(name, SMALL[name]))
+    parser.update({"device": torch.device("cpu"), **changes})
+    return parser
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_trains_and_predicts_by_the_bundle_s_command(name: str, prepared: Path, tmp_path: Path) -> None:
+    places = {"dataset_dir": str(prepared), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
+    settings = {**TINY, **places, "limit": 40 if "003" in name else 12}
+    run("training", config_file=configs(name, SMALL[name]), **settings)
+    assert all(value.isfinite().all() for value in torch.load(tmp_path / "model.pt", weights_only=True).values())
+    evaluate = ROOT / "bundles" / facts(name)["bundle"] / "configs" / "evaluate.json"
+    run("evaluating", config_file=[*configs(name, SMALL[name]), str(evaluate)], **settings)
+    assert (tmp_path / "metrics.csv").is_file()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_names_architectures_that_there_are_and_shares_of_all_studies(name: str) -> None:
+    assert set(facts(name)["architectures"]) <= set(ARCHITECTURES)
+    assert sum(facts(name)["shares"]) == pytest.approx(1)
+    assert SMALL[name] in facts(name)["architectures"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_pictures_are_as_large_as_the_document_says_and_volumes_need_one_word_more(name: str) -> None:
+    sizes = {"000": 224, "001": 224, "002": 224, "003": 96, "004": 100}
+    edge = sizes[facts(name)["document"]]
+    assert sorted(parsed(name).get_parsed_content("crop")["shape"]) == [1, edge, edge]
+    assert sorted(parsed(name, slices=8).get_parsed_content("crop")["shape"]) == [8, edge, edge]
+
+
+def test_brightness_has_a_mean_and_a_deviation_of_a_half() -> None:
+    image = parsed("document_000").get_parsed_content("normalize")({"image": torch.rand(1, 1, 32, 32) * 700 + 90})["image"]
+    assert float(image.mean()) == pytest.approx(0.5, abs=1e-4)
+    assert float(image.std()) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_normal_against_severe_leaves_the_moderate_out_and_never_calls_it(prepared: Path) -> None:
+    parser = parsed("document_003_binary", dataset_dir=str(prepared), size=32)
+    items = parser.get_parsed_content("train#chosen")
+    assert {item["label"] for item in items} <= {0, 2}
+    assert {item["target"][-5:] for item in items} == {"l4_l5"}
+    network = parser.get_parsed_content("network").eval()
+    assert parser.get_parsed_content("network_def")(torch.zeros(1, 1, 32, 32, 1)).shape == (1, 2)
+    assert network(torch.zeros(1, 1, 32, 32, 1)).softmax(dim=1)[0, 1] == 0
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSProp", "SGD"])
+def test_an_optimiser_is_chosen_by_its_name(name: str) -> None:
+    chosen = parsed("document_004", optimizer_name=name, size=32).get_parsed_content("optimizer")
+    assert type(chosen).__name__.lower() == name.lower()
+    assert chosen.param_groups[0].get("momentum", 0.0) == (0.9 if name == "SGD" else 0.0)
