@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from monai_spine import __version__
+from monai_spine.cli_compare import compare
 from monai_spine.cli_options import (
     BundleNames,
     Bundles,
@@ -89,6 +90,7 @@ add_prepare_commands(prepare_app)
 weights_app = _group("List the bundles and check their weights.")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(weights_app, name="weights")
+app.command("compare", no_args_is_help=True)(compare)
 
 
 @app.callback()

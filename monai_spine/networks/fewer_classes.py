@@ -16,7 +16,8 @@ __all__ = ["FewerClasses"]
 class FewerClasses(nn.Module):
     """Spread the logits of a network over all severities; those that it does not know get a probability of 0.
 
-    Their logit is -10⁴, so that the loss of rows that bear other labels stays finite. Losses, metrics and tables of three severities so serve a task with two, such as normal/mild against severe.
+    Their logit is -10⁴, so that the loss of rows that bear other labels stays finite. So losses, metrics and tables of three
+    severities serve a task with two, such as normal/mild against severe.
 
     Args:
         network: Images to logits (B, severities known).

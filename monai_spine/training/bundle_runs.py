@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from monai_spine.errors import OutputError, WeightsError
 
@@ -16,6 +17,7 @@ __all__ = ["CONFIGS", "Step", "bundle_command", "keep", "perform"]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Overlays, beside the package's checkout."""
 _SHOWN = 15
+_WATCH_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,12 @@ def bundle_command(
     return (sys.executable, "-m", "monai.bundle", "run", what, *flags, *arguments)
 
 
-def perform(step: Step) -> None:
+def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     """Run a command, unless what it makes is there. All that it prints goes to `log.txt` in its folder.
+
+    Args:
+        step: The command.
+        watch: Called every second while it runs; what it raises ends the command.
 
     Raises:
         WeightsError: It fails; the message ends with the last lines that it printed.
@@ -87,8 +93,21 @@ def perform(step: Step) -> None:
     step.folder.mkdir(parents=True, exist_ok=True)
     log = step.folder / "log.txt"
     with log.open("a", encoding="utf-8") as stream:
-        done = subprocess.run(step.command, stdout=stream, stderr=subprocess.STDOUT, check=False)
-    if done.returncode != 0 or not step.written.is_file():
+        code = _exit_code(step.command, stream, watch or (lambda: None))
+    if code != 0 or not step.written.is_file():
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN:]
-        raise WeightsError(f"{step.name} ended with exit code {done.returncode}. The end of {log}:\n" + "\n".join(lines))
+        raise WeightsError(f"{step.name} ended with exit code {code}. The end of {log}:\n" + "\n".join(lines))
     step.written.replace(step.made)
+
+
+def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None]) -> int:
+    with subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
+        try:
+            while True:
+                try:
+                    return process.wait(timeout=_WATCH_S)
+                except subprocess.TimeoutExpired:
+                    watch()
+        except BaseException:
+            process.terminate()
+            raise

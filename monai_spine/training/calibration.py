@@ -50,9 +50,9 @@ def reliability_table(
     """Predicted against observed, in bins of equal width from 0 to 1.
 
     Args:
-        probabilities: (N, 3), each row of sum 1.
-        labels: Index of the true severity, (N,).
-        severity: Whose probability is looked at; None takes each row's most probable one (the mildest of equals).
+        probabilities: (N, classes), each row of sum 1; three where `severity` is given.
+        labels: Index of the true class, (N,).
+        severity: Whose probability is looked at; None takes each row's most probable class (the first of equals).
         weights: Weight of each row, (N,), 0 or more; None counts each once.
         bins: How many.
 
@@ -63,6 +63,8 @@ def reliability_table(
     truth = np.asarray(labels, dtype=np.int64)
     weight = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
     _check(given, truth, weight, bins)
+    if severity is not None and given.shape[1] != len(Severity):
+        raise ValueError(f"Probabilities of severities must be (N, {len(Severity)}), got {given.shape}.")
     looked_at = given.argmax(axis=1) if severity is None else np.full(len(given), severity.index)
     predicted = given[np.arange(len(given)), looked_at]
     came_true = truth == looked_at
@@ -86,9 +88,10 @@ def expected_calibration_error(table: Sequence[ReliabilityBin]) -> float:
 
 def _check(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int) -> None:
     count = len(labels)
-    if probabilities.shape != (count, len(Severity)) or weights.shape != (count,) or labels.ndim != 1:
+    if probabilities.shape[:1] != (count,) or probabilities.ndim != 2 or weights.shape != (count,) or labels.ndim != 1:
         raise ValueError(
-            f"Probabilities must be (N, 3), labels and weights (N,), got {probabilities.shape}, {labels.shape}, {weights.shape}."
+            "Probabilities must be (N, classes), labels and weights (N,), "
+            f"got {probabilities.shape}, {labels.shape}, {weights.shape}."
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("Probabilities must be in [0, 1].")

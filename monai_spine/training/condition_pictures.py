@@ -16,7 +16,7 @@ from monai_spine.anatomy import KINDS, Severity, TargetKind
 from monai_spine.training.condition_heads import split_heads
 from monai_spine.training.grading_pictures import confusion_figure
 
-__all__ = ["KIND_NAMES", "ConditionPictures", "gallery"]
+__all__ = ["KIND_NAMES", "ConditionPictures", "draw_slice", "gallery"]
 
 _SCALE_MM = 10
 
@@ -94,15 +94,33 @@ def gallery(shown: Mapping[tuple[int, int], Mapping[str, Any]], roles: Mapping[s
 
 
 def _draw(axes: Axes, image: np.ndarray, size_mm: Sequence[float], *, axial: bool) -> None:
-    """One slice with the marks of its edges and a bar of 10 mm."""
+    """The middle slice of a crop (R, A, S)."""
     if axial:
-        plane, (width, height), marks = image[::-1, :, image.shape[2] // 2], (size_mm[0], size_mm[1]), "RLAP"
+        draw_slice(axes, image[:, :, image.shape[2] // 2], size_mm[:2], axial=True)
     else:
-        plane, (width, height), marks = image[image.shape[0] // 2], (size_mm[1], size_mm[2]), "PASI"
-    axes.imshow(plane.T, cmap="gray", origin="lower", extent=(0, width, 0, height))
+        draw_slice(axes, image[image.shape[0] // 2], size_mm[1:], axial=False)
+
+
+def draw_slice(axes: Axes, plane: np.ndarray, edges_mm: Sequence[float], *, axial: bool, heat: np.ndarray | None = None) -> None:
+    """One slice with the marks of its edges and a bar of 10 mm.
+
+    Args:
+        axes: Where.
+        plane: Voxels (R, A) of an axial slice, shown with the patient's right at the left edge, or (A, S) of a sagittal one.
+        edges_mm: Of the plane.
+        axial: Which of the two it is.
+        heat: Laid over it, of the same shape, 0 to 1: the higher the redder, and nothing where it is 0.
+    """
+    width, height = edges_mm
+    layers = [plane] if heat is None else [plane, heat]
+    layers = [(layer[::-1] if axial else layer).T for layer in layers]
+    place = {"origin": "lower", "extent": (0, width, 0, height)}
+    axes.imshow(layers[0], cmap="gray", **place)
+    if heat is not None:
+        axes.imshow(layers[1], cmap="jet", alpha=0.55 * np.clip(layers[1], 0, 1), vmin=0, vmax=1, **place)
     axes.set_axis_off()
     places = ((0.04, 0.5), (0.96, 0.5), (0.5, 0.95), (0.5, 0.05))
-    for mark, (x, y) in zip(marks, places, strict=True):
+    for mark, (x, y) in zip("RLAP" if axial else "PASI", places, strict=True):
         axes.text(x, y, mark, transform=axes.transAxes, color="gold", fontsize=7, ha="center", va="center")
     axes.plot([0.06 * width, 0.06 * width + _SCALE_MM], [0.05 * height] * 2, color="gold", linewidth=2)
     axes.text(0.06 * width, 0.07 * height, f"{_SCALE_MM} mm", color="gold", fontsize=6)

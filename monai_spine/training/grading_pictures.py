@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_spine.anatomy import Severity
@@ -72,7 +73,13 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str] = _SHORT) -> Figur
     """Counts (true, predicted) of the classes of these names, each row coloured by its shares."""
     size = len(names)
     figure = Figure(figsize=(1.5 + 0.7 * size, 1.1 + 0.7 * size), layout="constrained")
-    axes = figure.add_subplot()
+    draw_confusion(figure.add_subplot(), counts, names)
+    return figure
+
+
+def draw_confusion(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Counts (true, predicted) of the classes of these names, each row coloured by its shares."""
+    size = len(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(size), names, rotation=0 if size <= len(_SHORT) else 30)
@@ -82,7 +89,6 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str] = _SHORT) -> Figur
     for row, column in np.ndindex(size, size):
         colour = "white" if shares[row, column] > 0.6 else "black"
         axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", color=colour)
-    return figure
 
 
 def crops_figure(shown: list[tuple[np.ndarray, int, np.ndarray]]) -> Figure:

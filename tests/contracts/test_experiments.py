@@ -1,4 +1,4 @@
-"""Each experiment in configs/experiments trains by the bundle's own command, with an architecture of its document, and predicts."""
+"""Each experiment in configs/experiments trains by the bundle's own command, with a network of its document, and predicts."""
 
 from __future__ import annotations
 

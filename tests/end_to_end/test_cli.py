@@ -19,7 +19,7 @@ import monai_spine
 from monai_spine.anatomy import TARGETS
 
 SCHEMA = Path(monai_spine.__file__).parent / "report" / "result.schema.json"
-COMMANDS = {"analyze", "evaluate", "info", "inspect", "phantom", "prepare", "weights"}
+COMMANDS = {"compare", "analyze", "evaluate", "info", "inspect", "phantom", "prepare", "weights"}
 HEAVY = ("torch", "monai", "numpy", "pydicom", "pandas", "matplotlib", "SimpleITK", "nibabel", "rich.progress")
 
 

@@ -42,8 +42,10 @@ def test_no_rows_have_no_calibration_error() -> None:
 
 
 def test_what_is_no_probability_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Probabilities must be \(N, 3\).* got \(1, 2\), \(1,\), \(1,\)"):
-        reliability_table(np.array([[0.5, 0.5]]), np.array([0]))
+    with pytest.raises(ValueError, match=r"Probabilities must be \(N, classes\).* got \(2,\), \(1,\), \(1,\)"):
+        reliability_table(np.array([0.5, 0.5]), np.array([0]))
+    with pytest.raises(ValueError, match=r"severities must be \(N, 3\), got \(1, 2\)"):
+        reliability_table(np.array([[0.5, 0.5]]), np.array([0]), severity=Severity.SEVERE)
     with pytest.raises(ValueError, match=r"Probabilities must be in \[0, 1\]"):
         reliability_table(np.array([[0.5, 0.7, -0.2]]), np.array([0]))
     with pytest.raises(ValueError, match="at least one bin, got 0"):

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cross_validation.figures import reliability_figure, risk_figure
 from monai_spine.anatomy import Condition
 from monai_spine.studies.submissions import PROBABILITIES, write_submission
 from monai_spine.studies.table_output import write_rows
 from monai_spine.training.calibration import expected_calibration_error, reliability_table
+from monai_spine.training.calibration_pictures import reliability_figure, risk_figure
 from monai_spine.training.out_of_fold import calibrated, fold_scores, submission_rows
 from monai_spine.training.risk_coverage import RiskCoverage, risk_coverage
 from monai_spine.training.scaling import Scaling

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_spine.training.calibration import ReliabilityBin, expected_calibration_error
 from monai_spine.training.risk_coverage import RiskCoverage
 
-__all__ = ["reliability_figure", "risk_figure"]
+__all__ = ["draw_reliability", "reliability_figure", "risk_figure"]
 
 
 def reliability_figure(title: str, tables: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
@@ -21,16 +22,23 @@ def reliability_figure(title: str, tables: Mapping[str, Sequence[ReliabilityBin]
     """
     figure = Figure(figsize=(4.2, 5.0), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    above.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    draw_reliability(above, tables)
+    for table in tables.values():
+        below.stairs([row.count for row in table], [table[0].lower, *(row.upper for row in table)])
+    above.set(title=title, ylabel="observed")
+    below.set(xlabel="probability of the most probable severity", ylabel="findings")
+    return figure
+
+
+def draw_reliability(axes: Axes, tables: Mapping[str, Sequence[ReliabilityBin]]) -> None:
+    """Predicted against observed, with the diagonal where both agree; arguments as of `reliability_figure`."""
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     for name, table in tables.items():
         filled = [row for row in table if row.weight > 0]
         error = expected_calibration_error(table)
-        above.plot([r.predicted for r in filled], [r.observed for r in filled], marker="o", label=f"{name}: error {error:.3f}")
-        below.stairs([row.count for row in table], [table[0].lower, *(row.upper for row in table)])
-    above.set(title=title, ylabel="observed", xlim=(0, 1), ylim=(0, 1))
-    above.legend(loc="lower right")
-    below.set(xlabel="probability of the most probable severity", ylabel="findings")
-    return figure
+        axes.plot([r.predicted for r in filled], [r.observed for r in filled], marker="o", label=f"{name}: error {error:.3f}")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="lower right")
 
 
 def risk_figure(curves: Mapping[str, RiskCoverage]) -> Figure:

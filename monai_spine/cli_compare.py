@@ -1,0 +1,142 @@
+"""`monai-spine compare`. Nothing heavy is imported up front."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from monai_spine.cli_options import Bundles, Debug, Output, Quiet, UsageError
+
+if TYPE_CHECKING:
+    from monai_spine.comparison.plan import Plan
+
+__all__ = ["compare"]
+
+_CANAL = "spinal_canal_stenosis_grading"
+
+
+def compare(
+    study: Annotated[Path, typer.Option(help="Folder of a prepared study.")],
+    output: Output,
+    architectures: Annotated[
+        str | None, typer.Option("--architectures", help="Names joined by commas; own: the bundle's; all: it and every one.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Task, architectures and split of configs/experiments, e.g. document_000.")
+    ] = None,
+    bundle: Annotated[str | None, typer.Option(help=f"Bundles joined by commas. Default: {_CANAL}.")] = None,
+    dims: Annotated[str | None, typer.Option(help="3: volumes, 2: slices, 2,3: both. Default: 3; of an experiment 2.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=1, help="Parts of the patients; 1: one split. Default: 5; of an experiment 1.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each fold.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training. Default: as the configs say.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value of the configs, for all. Repeatable.")
+    ] = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CASE[:TARGET]", help="Show where all look in this case: Grad-CAM, maps, filters. Repeatable."),
+    ] = None,
+    bundles: Bundles = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train architectures under one budget on one split, and write one table with its pictures. Goes on where it was stopped."""
+    from monai_spine.comparison.contenders import ALL
+    from monai_spine.comparison.explained import explain_case
+    from monai_spine.comparison.report import write_comparison
+    from monai_spine.comparison.run import run_all
+    from monai_spine.console import progress_reporter
+
+    if experiment is None and architectures is None:
+        raise UsageError("Nothing to compare: give --architectures all, some names joined by commas, or --experiment.")
+    budget = {**({} if epochs is None else {"epochs": epochs}), **dict(_setting(one) for one in settings or ())}
+    names = None if architectures is None else architectures.split(",")
+    plan = _plan(
+        study,
+        output,
+        experiment=experiment,
+        names=names,
+        bundle=bundle,
+        dims=dims,
+        folds=folds,
+        seeds=seeds,
+        budget=budget,
+        folder=bundles,
+    )
+    with progress_reporter(quiet=quiet) as reporter:
+        plan, costs, left_out = run_all(plan, reporter, leave_out=names is not None and ALL in names)
+        reporter.step(1.0, "writing the report")
+        sheets = [
+            path
+            for case in explain or ()
+            for root in plan.bundles
+            for path in explain_case(plan, root, case, output / "explained")
+        ]
+        page = write_comparison(plan, costs, left_out=left_out, explained=sheets)
+    if not quiet:
+        typer.echo(page.with_suffix(".md").read_text(encoding="utf-8"))
+        typer.echo(page)
+
+
+def _plan(
+    study: Path,
+    output: Path,
+    *,
+    experiment: str | None,
+    names: list[str] | None,
+    bundle: str | None,
+    dims: str | None,
+    folds: int | None,
+    seeds: int,
+    budget: dict[str, Any],
+    folder: Path | None,
+) -> Plan:
+    from monai_spine.comparison.contenders import contenders_of
+    from monai_spine.comparison.experiments import find_experiment
+    from monai_spine.comparison.plan import Plan
+    from monai_spine.comparison.questions import questions_of
+    from monai_spine.weights import find_bundle
+
+    found = None if experiment is None else find_experiment(experiment)
+    wanted = (bundle or (found.bundle if found else _CANAL)).split(",")
+    for name in wanted:
+        questions_of(name)
+    more = {"shares": found.shares, "overlays": (found.path,), "questions": found.questions} if found else {}
+    return Plan(
+        study=study,
+        output=output,
+        bundles=tuple(find_bundle(name, folder).root for name in wanted),
+        contenders=contenders_of(
+            names or list(found.architectures if found else ()),
+            _whole_numbers(dims or ("2" if found else "3")),
+            bundles=wanted,
+            settings=found.architectures if found else None,
+        ),
+        folds=folds or (1 if found else 5),
+        seeds=tuple(range(seeds)),
+        settings=budget,
+        **more,
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """`learning_rate=0.001` as a name and a value."""
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise UsageError(f"{text!r} sets nothing. Write --set KEY=VALUE, such as --set batch_size=16.")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--dims takes 2, 3 or 2,3, got {text!r}.") from error

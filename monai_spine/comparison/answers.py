@@ -1,0 +1,86 @@
+"""What a trained network says of each crop, for any number of questions: written by its bundle, read for the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from monai_spine.comparison.questions import Question
+from monai_spine.training.predictions import SaveRows
+
+__all__ = ["Answers", "SaveAnswers", "read_answers"]
+
+
+class SaveAnswers(SaveRows):
+    """Write case, target, all probabilities (`probability_0` …) and the label of each question (`label_0` …; -1: none)."""
+
+    _counts = 0, 0
+
+    def columns(self) -> Sequence[str]:
+        probabilities, labels = self._counts
+        names = [*(f"probability_{at}" for at in range(probabilities)), *(f"label_{at}" for at in range(labels))]
+        return ["case", "target", *names]
+
+    def row(self, example: Mapping[str, Any], answer: torch.Tensor) -> Sequence[str]:
+        labels = torch.as_tensor(example["label"]).long().flatten().tolist()
+        self._counts = len(answer), len(labels)
+        numbers = [f"{float(value):.6f}" for value in answer]
+        return [str(example["case"]), str(example["target"]), *numbers, *map(str, labels)]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to one question, row by row; every row has a label.
+
+    Attributes:
+        case: Names of the studies, (N,).
+        target: Slugs of what was asked about, (N,).
+        probabilities: (N, classes), each row of sum 1.
+        labels: Place of the true answer, (N,).
+    """
+
+    case: np.ndarray
+    target: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def called(self) -> np.ndarray:
+        """Place of the most probable answer, (N,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    def and_also(self, others: Sequence[Answers]) -> Answers:
+        """These and others, one below the other."""
+        every = (self, *others)
+        return Answers(
+            *(np.concatenate([getattr(one, name) for one in every]) for name in ("case", "target", "probabilities", "labels"))
+        )
+
+
+def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, Answers]:
+    """Read what `SaveAnswers` wrote.
+
+    Args:
+        path: The table.
+        questions: All of the bundle, in their order.
+
+    Returns:
+        Answers by the question's name; rows without a label are left out.
+    """
+    table = pd.read_csv(path, dtype={"case": str, "target": str})
+    found, first = {}, 0
+    for at, question in enumerate(questions):
+        last = first + len(question.answers)
+        rows = table[table[f"label_{at}"] >= 0]
+        values = rows[[f"probability_{column}" for column in range(first, last)]].to_numpy(float)
+        values = values / values.sum(axis=1, keepdims=True)
+        facts = (rows[name].to_numpy(object) for name in ("case", "target"))
+        found[question.name] = Answers(*facts, values, rows[f"label_{at}"].to_numpy(np.int64))
+        first = last
+    return found

@@ -1,0 +1,108 @@
+"""Pictures of a comparison: learning curves, confusion matrices, reliability, what a right answer costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from monai_spine.comparison.answers import Answers
+from monai_spine.comparison.questions import Question
+from monai_spine.training.calibration import reliability_table
+from monai_spine.training.calibration_pictures import draw_reliability
+from monai_spine.training.grading_pictures import draw_confusion
+
+__all__ = ["confusions", "costs", "learning_curves", "reliabilities"]
+
+_COLUMNS = 4
+
+
+def learning_curves(epochs: Mapping[str, Sequence[pd.DataFrame]], metric: str) -> Figure:
+    """Loss of training and a figure of validation over the epochs, one plot per contender and one line per run.
+
+    Args:
+        epochs: By contender, the tables of `EpochRecord`.
+        metric: The validator's, such as `validation_loss`.
+    """
+
+    def draw(axes: Axes, tables: Sequence[pd.DataFrame]) -> None:
+        for table in tables:
+            axes.plot(table["epoch"], table["mean_train_loss"], color="C0", alpha=0.7, marker=".", label="training")
+            axes.plot(table["epoch"], table[metric], color="C1", alpha=0.7, marker=".", label="validation")
+        axes.set_xlabel("epoch")
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[:2], labels[:2], fontsize=7)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+    figure = _grid(epochs, draw, size=(2.9, 2.4), sharey=True)
+    figure.supylabel(f"loss of training, {metric.removeprefix('validation_').replace('_', ' ')} of validation", fontsize=9)
+    return figure
+
+
+def confusions(answers: Mapping[str, Answers], question: Question) -> Figure:
+    """Counts (true, called) of all folds and seeds together, one plot per contender."""
+    names = [name.replace("_stenosis", "").replace("_narrowing", "").replace("_", " ") for name in question.answers]
+
+    def draw(axes: Axes, found: Answers) -> None:
+        draw_confusion(axes, confusion_matrix(found.labels, found.called, labels=range(len(names))), names)
+        axes.tick_params(labelsize=7)
+
+    edge = 1.7 + 0.42 * len(names)
+    return _grid(answers, draw, size=(edge, edge))
+
+
+def reliabilities(answers: Mapping[str, Answers]) -> Figure:
+    """Probability of the most probable answer against how often it is right, one plot per contender."""
+
+    def draw(axes: Axes, found: Answers) -> None:
+        draw_reliability(axes, {"all folds": reliability_table(found.probabilities, found.labels)})
+        axes.legend(loc="upper left", fontsize=7)
+
+    figure = _grid(answers, draw, size=(2.6, 2.6), sharey=True)
+    figure.supxlabel("probability of the most probable answer", fontsize=9)
+    figure.supylabel("share that is right", fontsize=9)
+    return figure
+
+
+def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
+    """Accuracy, or another figure, over milliseconds for one crop; the larger the dot the more weights, bars are one SD."""
+    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    size = 30 + 300 * np.sqrt(means["parameters"] / means["parameters"].max())
+    flat = means["contender"].str.endswith("2D")
+    spread = means[f"{figure_key}_sd"].fillna(0)
+    axes.errorbar(means["inference_ms"], means[figure_key], yerr=spread, fmt="none", ecolor="0.7", elinewidth=1, zorder=1)
+    for chosen, colour, label in ((flat, "C0", "2D"), (~flat, "C1", "3D, or a bundle's own")):
+        if chosen.any():
+            part = means[chosen]
+            axes.scatter(part["inference_ms"], part[figure_key], s=size[chosen], color=colour, alpha=0.6, label=label, zorder=2)
+    for row in means.to_dict("records"):
+        place = float(row["inference_ms"]), float(row[figure_key])
+        axes.annotate(str(row["contender"]), place, xytext=(6, 6), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel="milliseconds for one crop (median)", ylabel=title)
+    axes.margins(x=0.2, y=0.15)
+    for handle in axes.legend(loc="lower right").legend_handles:
+        handle.set_sizes([50])
+    axes.grid(alpha=0.3, which="both")
+    return figure
+
+
+def _grid(
+    contents: Mapping[str, Any], draw: Callable[[Axes, Any], None], *, size: tuple[float, float], sharey: bool = False
+) -> Figure:
+    """One plot for each name, four in a row."""
+    columns = min(_COLUMNS, len(contents))
+    rows = -(-len(contents) // columns)
+    figure = Figure(figsize=(max(3.0, columns * size[0]), 0.4 + rows * size[1]), layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat
+    for axes, (name, content) in zip(plots, contents.items(), strict=False):
+        draw(axes, content)
+        axes.set_title(name, fontsize=9)
+    for axes in list(figure.axes)[len(contents) :]:
+        axes.set_axis_off()
+    return figure

@@ -1,0 +1,209 @@
+"""What a comparison runs, and where everything goes.
+
+OUT/settings.json
+    folds/fold_0/datalist.json                                        training, validation and test of each fold
+    runs/<bundle>/<contender>/cost.json                               parameters, operations, milliseconds
+    runs/<bundle>/<contender>/fold_0/seed_0/model.pt epochs.csv answers.csv log.txt      TensorBoard events beside them
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from monai_spine.comparison.contenders import Contender
+from monai_spine.errors import TableError
+from monai_spine.studies.folds import write_splits
+from monai_spine.studies.prepared import Datalist, PreparedCase, read_datalist
+from monai_spine.studies.stratified import stratified_parts
+from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep
+
+__all__ = ["Plan", "Run", "parsed_config", "steps_of", "write_down"]
+
+RECORD, SAVE = (CONFIGS / "comparison" / f"{name}.json" for name in ("record", "save_answers"))
+_VALIDATION = 0.15
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        study: Folder of a prepared study.
+        output: Where everything goes.
+        bundles: Folders of bundles.
+        contenders: Networks.
+        folds: Into how many parts the studies are dealt, each the test of one fold; 1: one split by `shares`.
+        seeds: Of the trainings of each fold.
+        shares: Of the studies for training, validation and test, where there is one split.
+        overlays: Configs laid over each `train.json`, after the contender's own.
+        settings: Values of the configs' names: the budget.
+        questions: Names of those that are reported; None: all.
+    """
+
+    study: Path
+    output: Path
+    bundles: tuple[Path, ...]
+    contenders: tuple[Contender, ...]
+    folds: int = 5
+    seeds: tuple[int, ...] = (0,)
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    overlays: tuple[Path, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    questions: tuple[str, ...] | None = None
+
+    @property
+    def held_out(self) -> float:
+        """Share of the studies that a fold tests on."""
+        return self.shares[2] if self.folds == 1 else 1 / self.folds
+
+    def fold(self, number: int) -> Path:
+        """Folder of a fold's data list."""
+        return self.output / "folds" / f"fold_{number}"
+
+    def overlays_of(self, bundle: Path, contender: Contender) -> tuple[Path, ...]:
+        """All configs that are laid over a bundle's `train.json`."""
+        return (*contender.overlays(bundle.name), *self.overlays)
+
+    def settings_of(self, contender: Contender) -> dict[str, Any]:
+        """Values of the configs' names; those of the command line have the last word."""
+        return {**contender.arguments(), **self.settings}
+
+    def runs(self) -> Iterator[Run]:
+        """All trainings, fold by fold, so that what is finished early can be compared."""
+        for fold in range(self.folds):
+            for seed in self.seeds:
+                for bundle in self.bundles:
+                    for contender in self.contenders:
+                        yield Run(self, bundle, contender, fold, seed)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    plan: Plan
+    bundle: Path
+    contender: Contender
+    fold: int
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return self.plan.output / "runs" / self.bundle.name / self.contender.slug / f"fold_{self.fold}" / f"seed_{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        parts = [self.contender.label, f"fold {self.fold + 1} of {self.plan.folds}"]
+        parts += [f"seed {self.seed}"] * (len(self.plan.seeds) > 1) + [self.bundle.name] * (len(self.plan.bundles) > 1)
+        return ", ".join(parts)
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.pt"
+
+    @property
+    def answers(self) -> Path:
+        return self.folder / "answers.csv"
+
+    @property
+    def epochs(self) -> Path:
+        return self.folder / "epochs.csv"
+
+
+def steps_of(run: Run) -> tuple[Step, Step]:
+    """Training and prediction of the test."""
+    plan, folder = run.plan, run.folder
+    overlays = plan.overlays_of(run.bundle, run.contender)
+    arguments = [part for key, value in plan.settings_of(run.contender).items() for part in (f"--{key}", str(value))]
+    places = {"dataset_dir": str(plan.fold(run.fold)), "output_dir": str(folder), "seed": str(run.seed)}
+    training = {**places, "ckpt_path": str(folder / "best.pt"), "resume": "True"}
+    testing = {**places, "ckpt_path": str(run.weights), "split": "test"}
+    evaluate = (run.bundle / "configs" / "evaluate.json", SAVE)
+    return (
+        Step(
+            f"{run.name}: training",
+            bundle_command("training", run.bundle, (*overlays, RECORD), training, arguments),
+            folder,
+            run.weights,
+            folder / "best.pt",
+        ),
+        Step(
+            f"{run.name}: predicting the test",
+            bundle_command("evaluating", run.bundle, (*overlays, *evaluate), testing, arguments),
+            folder,
+            run.answers,
+            run.answers,
+        ),
+    )
+
+
+def parsed_config(plan: Plan, bundle: Path, contender: Contender) -> ConfigParser:
+    """The `train.json` of a bundle with everything that is laid over it for a contender."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / "train.json"), *map(str, plan.overlays_of(bundle, contender))])
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(plan.fold(0)), **plan.settings_of(contender)})
+    return parser
+
+
+def write_down(plan: Plan) -> None:
+    """Write settings and folds, or refuse to go on with others than are there. Contenders, bundles and seeds may be added.
+
+    Raises:
+        OutputError: The folder holds runs of other settings, or cannot be written.
+        TableError: The study cannot be read, or has too few patients for the folds.
+    """
+    settings = {
+        "study": str(plan.study.resolve()),
+        "folds": plan.folds,
+        "shares": list(plan.shares) if plan.folds == 1 else None,
+        "overlays": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in plan.overlays},
+        "settings": {key: str(value) for key, value in plan.settings.items()},
+    }
+    datalist = read_datalist(plan.study)
+    keep(plan.output, settings)
+    for number, splits in enumerate(_splits(datalist, plan)):
+        write_splits(datalist, plan.fold(number), splits=splits)
+
+
+def _splits(datalist: Datalist, plan: Plan) -> list[dict[str, list[str]]]:
+    """Training, validation and test of each fold, patients apart and every grade in each as far as there are enough."""
+    used = {name for names in datalist.splits.values() for name in names}
+    classes = _classes([case for case in datalist.cases if case.case in used])
+    if plan.folds == 1:
+        return [_named(datalist, stratified_parts(classes, plan.shares), used)]
+    found = []
+    for test in stratified_parts(classes, [1 / plan.folds] * plan.folds):
+        rest = {patient: counts for patient, counts in classes.items() if patient not in test}
+        training, validation = stratified_parts(rest, (1 - _VALIDATION, _VALIDATION))
+        found.append(_named(datalist, (training, validation, test), used))
+    return found
+
+
+def _named(datalist: Datalist, patients: tuple[tuple[str, ...], ...], used: set[str]) -> dict[str, list[str]]:
+    splits = {
+        split: [case.case for case in datalist.cases if case.case in used and case.patient in own]
+        for split, own in zip(("training", "validation", "test"), patients, strict=True)
+    }
+    bare = [split for split, cases in splits.items() if not cases]
+    if bare:
+        raise TableError(f"Nothing of {datalist.study} is left for {bare[0]}: it has {len(used)} studies. Choose fewer folds.")
+    return splits
+
+
+def _classes(cases: list[PreparedCase]) -> dict[str, Counter[str]]:
+    """How often each patient bears each grade."""
+    found: dict[str, Counter[str]] = {}
+    for case in cases:
+        grades = [
+            f"{target.condition.slug} {one.severity.slug}" for target, one in case.targets.items() if one.severity is not None
+        ]
+        found.setdefault(case.patient, Counter()).update([*grades, *case.degeneration.values()])
+    return found

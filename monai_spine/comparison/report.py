@@ -1,0 +1,244 @@
+"""What a comparison says: tables as CSV, Markdown and HTML, pictures, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from monai_spine import __version__
+from monai_spine.comparison.answers import Answers, read_answers
+from monai_spine.comparison.cost import Cost
+from monai_spine.comparison.pictures import confusions, costs, learning_curves, reliabilities
+from monai_spine.comparison.plan import Plan, Run
+from monai_spine.comparison.questions import QUESTIONS, SEVERITY, Question, questions_of
+from monai_spine.comparison.scores import COSTS, FIGURES, official_score_of, scores_of
+from monai_spine.comparison.table import Cell, cells, markdown, mean_and_deviation, paired_tests
+from monai_spine.errors import OutputError
+from monai_spine.models import GRADERS
+from monai_spine.report.html import template_environment
+from monai_spine.result import RESEARCH_NOTICE
+from monai_spine.studies.prepared import read_datalist
+from monai_spine.studies.table_output import write_rows
+
+__all__ = ["ALL_CONDITIONS", "NOTES", "Section", "write_comparison"]
+
+ALL_CONDITIONS = "all conditions"
+"""In the place of a bundle's name: the three graders' answers together."""
+NOTES = (
+    "Mean ± standard deviation (n − 1) over folds, seeds of a fold averaged first. Bold: the best of a column. †: differs from "
+    "the best, p < 0.05, by a paired t test corrected for the overlap of training sets (Nadeau and Bengio) and for the number of "
+    "pairs (Holm); all pairs are in tests.csv. Studies of the test have no say in training: the weights are those of the epoch "
+    "that was best in validation."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question of one bundle, ready to be shown.
+
+    Attributes:
+        title: `spinal_canal_stenosis_grading: severity`.
+        figures: Titles and meanings of the columns.
+        names: Of the rows.
+        rows: Cells by column.
+        pictures: Files and captions.
+        text: The same table in Markdown.
+    """
+
+    title: str
+    figures: tuple[tuple[str, str], ...]
+    names: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    pictures: tuple[tuple[str, str], ...]
+    text: tuple[str, ...]
+
+
+Found = dict[tuple[str, str], dict[str, dict[tuple[int, int], Answers]]]
+"""Answers by bundle and question, contender, fold and seed."""
+
+
+def write_comparison(
+    plan: Plan, measured: Mapping[tuple[str, str], Cost], *, left_out: Sequence[str] = (), explained: Sequence[Path] = ()
+) -> Path:
+    """Write everything that finished runs say.
+
+    Args:
+        plan: What was run.
+        measured: What each network costs, by the names of bundle and contender.
+        left_out: Why contenders are missing.
+        explained: Sheets of `explain_case`, to be linked.
+
+    Returns:
+        The page.
+
+    Raises:
+        OutputError: Something cannot be written.
+    """
+    found = _answers(plan)
+    runs = _runs(plan, found, measured)
+    tests = paired_tests(runs, held_out=plan.held_out)
+    means = mean_and_deviation(runs, (*FIGURES, *COSTS))
+    for name, table in {"runs": runs, "comparison": means, "tests": tests}.items():
+        write_rows(plan.output / f"{name}.csv", list(table.columns), table.itertuples(index=False))
+    figures = _figures(plan, found, means)
+    for name, (figure, _) in figures.items():
+        _save(figure, plan.output / f"{name}.png")
+    sections = [_section(place, means, tests, {name: caption for name, (_, caption) in figures.items()}) for place in found]
+    facts = _facts(plan, left_out)
+    _write(plan.output / "comparison.md", _markdown(facts, sections, plan.output, explained))
+    page = template_environment().get_template("comparison.html")
+    sheets = [str(path.relative_to(plan.output)) for path in explained]
+    _write(
+        plan.output / "comparison.html",
+        page.render(facts=facts, sections=sections, notes=NOTES, research_notice=RESEARCH_NOTICE, sheets=sheets),
+    )
+    _write_events(plan, means, figures)
+    return plan.output / "comparison.html"
+
+
+def _answers(plan: Plan) -> Found:
+    found: Found = {}
+    for run in plan.runs():
+        said = read_answers(run.answers, QUESTIONS[run.bundle.name])
+        for question in questions_of(run.bundle.name, plan.questions):
+            place = found.setdefault((run.bundle.name, question.name), {})
+            place.setdefault(run.contender.label, {})[run.fold, run.seed] = said[question.name]
+    graders = [(bundle, SEVERITY.name) for bundle in GRADERS.values()]
+    if set(graders) <= set(found):
+        first, *others = (found[place] for place in graders)
+        found[ALL_CONDITIONS, SEVERITY.name] = {
+            label: {at: one.and_also([other[label][at] for other in others]) for at, one in of.items()}
+            for label, of in first.items()
+        }
+    return found
+
+
+def _runs(plan: Plan, found: Found, measured: Mapping[tuple[str, str], Cost]) -> pd.DataFrame:
+    """One row per run and question, as `table.mean_and_deviation` takes it."""
+    seconds = {(run.bundle.name, run.contender.label, run.fold, run.seed): _seconds(run) for run in plan.runs()}
+    rows = []
+    for (bundle, question), contenders in found.items():
+        for label, of in contenders.items():
+            cost = measured.get((bundle, label))
+            for (fold, seed), answers in of.items():
+                row = {"bundle": bundle, "question": question, "contender": label, "fold": fold, "seed": seed}
+                row |= scores_of(answers, _question(bundle, question))
+                if bundle == ALL_CONDITIONS:
+                    row["official_score"] = official_score_of([answers])
+                if cost is not None:
+                    row |= {"parameters": cost.parameters, "flops": cost.flops, "inference_ms": cost.inference_ms}
+                    row["seconds_per_epoch"] = seconds[bundle, label, fold, seed]
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _question(bundle: str, name: str) -> Question:
+    return next((one for one in QUESTIONS.get(bundle, ()) if one.name == name), SEVERITY)
+
+
+def _seconds(run: Run) -> float:
+    return float(pd.read_csv(run.epochs)["seconds"].median()) if run.epochs.is_file() else float("nan")
+
+
+def _figures(plan: Plan, found: Found, means: pd.DataFrame) -> dict[str, tuple[Figure, str]]:
+    """Pictures with their captions, by the names of their files."""
+    made: dict[str, tuple[Figure, str]] = {}
+    for (bundle, question), contenders in found.items():
+        name = f"{bundle}_{question}".replace(" ", "_")
+        joined = {label: next(iter(of.values())).and_also(list(of.values())[1:]) for label, of in contenders.items()}
+        made[f"confusion_{name}"] = confusions(joined, _question(bundle, question)), "Rows are true, columns called; all folds."
+        made[f"reliability_{name}"] = reliabilities(joined), "On the grey line, probabilities are what they say."
+        part = means[(means["bundle"] == bundle) & (means["question"] == question)]
+        if bundle != ALL_CONDITIONS:
+            made[f"cost_{name}"] = costs(part, "accuracy", "accuracy"), "The larger a dot, the more weights; bars are one SD."
+    for bundle in plan.bundles:
+        tables = {
+            contender.label: [pd.read_csv(run.epochs) for run in _of(plan, bundle, contender.label) if run.epochs.is_file()]
+            for contender in plan.contenders
+        }
+        metric = "validation_log_loss" if "validation_log_loss" in next(iter(tables.values()))[0] else "validation_loss"
+        made[f"learning_{bundle.name}"] = learning_curves(tables, metric), "One line per fold and seed."
+    return made
+
+
+def _of(plan: Plan, bundle: Path, label: str) -> list[Run]:
+    return [run for run in plan.runs() if run.bundle == bundle and run.contender.label == label]
+
+
+def _section(place: tuple[str, str], means: pd.DataFrame, tests: pd.DataFrame, captions: Mapping[str, str]) -> Section:
+    bundle, question = place
+    part = means[(means["bundle"] == bundle) & (means["question"] == question)]
+    figures, rows = cells(part, tests[(tests["bundle"] == bundle) & (tests["question"] == question)])
+    name, names = f"{bundle}_{question}".replace(" ", "_"), tuple(part["contender"])
+    wanted = [f"cost_{name}", f"confusion_{name}", f"reliability_{name}", f"learning_{bundle}"]
+    return Section(
+        title=f"{bundle}: {question}",
+        figures=tuple((figure.title, figure.meaning) for figure in figures),
+        names=names,
+        rows=tuple(tuple(row.values()) for row in rows),
+        pictures=tuple((f"{picture}.png", captions[picture]) for picture in wanted if picture in captions),
+        text=tuple(markdown(names, figures, rows)),
+    )
+
+
+def _facts(plan: Plan, left_out: Sequence[str]) -> tuple[str, ...]:
+    """What was compared on what, and how."""
+    datalist = read_datalist(plan.study)
+    counts = ", ".join(f"{len(cases)} for {split}" for split, cases in read_datalist(plan.fold(0)).splits.items())
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    split = f"{plan.folds} folds by patient" if plan.folds > 1 else "one split by patient"
+    return (
+        f"Study {datalist.study} ({datalist.source} images), {split}, {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}; "
+        f"studies of the first fold: {counts}.",
+        f"Budget: {', '.join(f'{key} {value}' for key, value in plan.settings.items()) or 'that of the configs'}.",
+        f"Measured on: {where}; monai_spine {__version__}, torch {torch.__version__}.",
+        *(f"Left out: {reason}" for reason in left_out),
+    )
+
+
+def _markdown(facts: Sequence[str], sections: Sequence[Section], root: Path, explained: Sequence[Path]) -> str:
+    lines = ["# Comparison", "", RESEARCH_NOTICE, "", *(f"- {fact}" for fact in facts), ""]
+    for section in sections:
+        lines += [f"## {section.title}", "", *section.text, ""]
+        lines += [line for file, caption in section.pictures for line in (f"![{caption}]({file})", "")]
+    lines += [f"![Where the contenders look]({path.relative_to(root)})" for path in explained]
+    return "\n".join([*lines, "", NOTES, ""])
+
+
+def _save(figure: Figure, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        figure.savefig(beside, dpi=110, format="png")
+        beside.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}). Free some space or choose another folder.") from error
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}). Free some space or choose another folder.") from error
+
+
+def _write_events(plan: Plan, means: pd.DataFrame, figures: Mapping[str, tuple[Figure, str]]) -> None:
+    """Pictures and the table for TensorBoard; the runs' own curves lie in their folders."""
+    folder = plan.output / "tensorboard"
+    for old in folder.glob("events.*"):
+        old.unlink()
+    with SummaryWriter(str(folder)) as writer:
+        for name, (figure, _) in figures.items():
+            writer.add_figure(name, figure)
+        keys = [figure.key for figure in (*FIGURES, *COSTS) if figure.key in means]
+        for row in means.to_dict("records"):
+            place = f"{row['bundle']}/{row['question']}/{row['contender']}".replace(" ", "_")
+            for key in keys:
+                writer.add_scalar(f"{place}/{key}", float(row[key]))

@@ -1,0 +1,98 @@
+"""Measure, train, test and report all contenders; what is finished stays, what was killed goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from monai_spine.comparison.contenders import Contender
+from monai_spine.comparison.cost import Cost, cost_of
+from monai_spine.comparison.plan import Plan, Run, parsed_config, steps_of, write_down
+from monai_spine.console import Reporter
+from monai_spine.degeneration import DEGENERATION
+from monai_spine.errors import ArchitectureError
+from monai_spine.training.bundle_runs import Step, perform
+
+__all__ = ["run_all"]
+
+
+def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple[Plan, dict[tuple[str, str], Cost], list[str]]:
+    """Run what is not finished.
+
+    Networks are built and measured before the first is trained, so that one that does not fit stops nothing later.
+
+    Args:
+        plan: What is compared.
+        reporter: Told of each step.
+        leave_out: A contender that does not fit its crops is left out; otherwise it is an error.
+
+    Returns:
+        The plan without those that were left out, what each network costs by the names of bundle and contender, and why the
+        others were left out.
+
+    Raises:
+        ArchitectureError: A contender does not fit, or none does.
+        OutputError: The folder holds runs of other settings.
+        TableError: The study cannot be used.
+        WeightsError: A training fails.
+    """
+    write_down(plan)
+    costs: dict[tuple[str, str], Cost] = {}
+    reasons: dict[Contender, str] = {}
+    for contender in plan.contenders:
+        reporter.step(0.0, f"{contender.label}: measuring")
+        try:
+            costs |= {(bundle.name, contender.label): _measured(plan, bundle, contender) for bundle in plan.bundles}
+        except ArchitectureError as error:
+            if not leave_out:
+                raise
+            reasons[contender] = str(error)
+    fitting = tuple(contender for contender in plan.contenders if contender not in reasons)
+    if not fitting:
+        raise ArchitectureError(next(iter(reasons.values())))
+    plan = replace(plan, contenders=fitting)
+    steps = [(run, step) for run in plan.runs() for step in steps_of(run)]
+    for number, (run, step) in enumerate(steps):
+        share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
+        perform(step, watch=lambda run=run, step=step, share=share, counted=counted: _say(reporter, run, step, share, counted))
+        reporter.step((number + 1) / len(steps), f"{step.name} {counted}")
+        (run.folder / "last.pt").unlink(missing_ok=True)
+    return plan, costs, list(reasons.values())
+
+
+def _say(reporter: Reporter, run: Run, step: Step, share: float, counted: str) -> None:
+    """What is being done, with the number of the epoch that is done."""
+    epochs = max(0, len(run.epochs.read_text(encoding="utf-8").splitlines()) - 1) if run.epochs.is_file() else 0
+    reporter.step(share, f"{step.name}{f', {epochs} epochs done' if step.made == run.weights else ''} {counted}")
+
+
+def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
+    path = Run(plan, bundle, contender, 0, 0).folder.parents[1] / "cost.json"
+    if path.is_file():
+        return Cost(**json.loads(path.read_text(encoding="utf-8")))
+    parser = parsed_config(plan, bundle, contender)
+    shape: Sequence[int] = parser.get_parsed_content("crop")["shape"]
+    try:
+        network = parser.get_parsed_content("network_def")
+    except RuntimeError as error:
+        raise _architecture_error(error) or error from error
+    shape = shape[1:] if bundle.name == DEGENERATION else shape
+    cost = cost_of(network, (1, *shape), device=parser.get_parsed_content("device"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(asdict(cost)) + "\n", encoding="utf-8")
+    beside.replace(path)
+    return cost
+
+
+def _architecture_error(error: BaseException) -> ArchitectureError | None:
+    """The error of ours that a config's error was caused by."""
+    return next((one for one in _causes(error) if isinstance(one, ArchitectureError)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

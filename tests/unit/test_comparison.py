@@ -1,0 +1,208 @@
+"""Figures of a comparison: means over folds, corrected tests, tables that say what is best."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from tiny_prepared import write_tiny_prepared
+from torch import nn
+
+from monai_spine.anatomy import Condition
+from monai_spine.comparison.answers import Answers, SaveAnswers, read_answers
+from monai_spine.comparison.contenders import contenders_of
+from monai_spine.comparison.cost import cost_of
+from monai_spine.comparison.experiments import find_experiment
+from monai_spine.comparison.plan import Plan, steps_of, write_down
+from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
+from monai_spine.comparison.run import run_all
+from monai_spine.comparison.scores import FIGURES, official_score_of, scores_of
+from monai_spine.comparison.significance import corrected_t_test, holm
+from monai_spine.comparison.table import cells, markdown, mean_and_deviation, paired_tests
+from monai_spine.console import progress_reporter
+from monai_spine.errors import ArchitectureError, OutputError, TableError, WeightsError
+from monai_spine.models import GRADERS
+from monai_spine.networks.fewer_classes import FewerClasses
+from monai_spine.studies.prepared import read_datalist
+from monai_spine.training.item_choice import chosen_items
+from monai_spine.training.optimizers import build_optimizer
+from monai_spine.weights import find_bundle
+
+CANAL = GRADERS[Condition.SPINAL_CANAL_STENOSIS]
+
+
+def answers(labels: list[int], sure: float = 0.8) -> Answers:
+    probabilities = np.full((len(labels), 3), (1 - sure) / 2)
+    probabilities[:, 0] = sure
+    slugs = np.array(["spinal_canal_stenosis_l4_l5"] * len(labels), dtype=object)
+    return Answers(np.array([str(at) for at in range(len(labels))], dtype=object), slugs, probabilities, np.array(labels))
+
+
+def runs(**figures: list[float]) -> pd.DataFrame:
+    """Three folds, two seeds; `figures`: accuracy of each contender by fold."""
+    rows = [
+        {"bundle": "b", "question": "q", "contender": name, "fold": fold, "seed": seed, "accuracy": value + 0.01 * seed}
+        for name, values in figures.items()
+        for fold, value in enumerate(values)
+        for seed in (0, 1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_figures_are_those_of_their_definitions() -> None:
+    found = scores_of(answers([0, 0, 0, 2]), SEVERITY)
+    assert found["accuracy"] == 0.75
+    assert found["recall_macro"] == 0.5
+    assert found["precision_weighted"] == pytest.approx(0.75 * 0.75)
+    assert found["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.1)) / 4)
+    scored = np.array([0.8, 0.2, 0.4]) / 1.4  # 1, 2, 4 times the probabilities
+    assert found["weighted_log_loss"] == pytest.approx(-(3 * np.log(scored[0]) + 4 * np.log(scored[2])) / 7)
+    assert found["calibration_error"] == pytest.approx(0.05)
+
+
+def test_a_question_without_weights_has_no_weighted_log_loss() -> None:
+    assert "weighted_log_loss" not in scores_of(answers([0, 1]), Question("condition", ("a", "b", "c")))
+
+
+def test_the_official_score_needs_all_conditions() -> None:
+    slugs = ["spinal_canal_stenosis_l4_l5", "left_neural_foraminal_narrowing_l4_l5", "right_subarticular_stenosis_l4_l5"]
+    three = [replace(answers([0, 2]), target=np.array([slug] * 2, dtype=object)) for slug in slugs]
+    assert 0 < official_score_of(three) < 2
+    assert np.isnan(official_score_of(three[:2]))
+
+
+def test_seeds_are_averaged_before_the_deviation_over_folds() -> None:
+    means = mean_and_deviation(runs(a=[0.5, 0.6, 0.7]), FIGURES)
+    assert means["accuracy"].tolist() == pytest.approx([0.605])
+    assert means["accuracy_sd"].tolist() == pytest.approx([0.1])
+
+
+def test_one_split_has_a_deviation_over_seeds_and_no_test() -> None:
+    one = runs(a=[0.5], b=[0.7])
+    assert mean_and_deviation(one, FIGURES)["accuracy_sd"].tolist() == pytest.approx([0.01 / np.sqrt(2)] * 2)
+    assert paired_tests(one, held_out=0.15).empty
+
+
+def test_the_corrected_test_is_a_plain_one_where_nothing_overlaps_and_milder_otherwise() -> None:
+    differences = [0.10, 0.20, 0.15, 0.05, 0.12]
+    plain = stats.ttest_1samp(differences, 0)
+    assert corrected_t_test(differences, held_out=0.0) == pytest.approx((plain.statistic, plain.pvalue))
+    assert corrected_t_test(differences, held_out=0.2)[1] > plain.pvalue
+    assert np.isnan(corrected_t_test([0.1], held_out=0.2)[1])
+
+
+def test_corrected_values_of_p_are_holm_s() -> None:
+    assert holm([0.01, 0.04, 0.03, float("nan")])[:3] == pytest.approx([0.03, 0.06, 0.06])
+    assert np.isnan(holm([0.01, float("nan")])[1])
+
+
+def test_the_table_marks_the_best_and_what_differs_from_it() -> None:
+    found = runs(a=[0.90, 0.91, 0.92], b=[0.50, 0.52, 0.52], c=[0.89, 0.93, 0.90])
+    figures, rows = cells(mean_and_deviation(found, FIGURES), paired_tests(found, held_out=1 / 3))
+    assert [figure.key for figure in figures] == ["accuracy"]
+    assert [(row["accuracy"].best, row["accuracy"].different) for row in rows] == [(True, False), (False, True), (False, False)]
+    lines = markdown(["a", "b", "c"], figures, rows)
+    assert lines[2] == "| a | **0.915 ± 0.010** |"
+    assert lines[3].endswith("† |")
+
+
+def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    saved = SaveAnswers(tmp_path / "answers.csv")
+    said = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6, 0.2, 0.3, 0.5])
+    saved._rows = [
+        saved.row({"case": "7", "target": "spinal_canal_stenosis_l4_l5", "label": torch.tensor(label)}, said)
+        for label in ([4, 1], [2, -1])
+    ]
+    saved._write(None)
+    found = read_answers(tmp_path / "answers.csv", QUESTIONS[CONDITIONS])
+    assert found["condition"].labels.tolist() == [4, 2]
+    assert found["severity"].labels.tolist() == [1]
+    assert found["severity"].probabilities.tolist() == [[0.2, 0.3, 0.5]]
+    assert found["condition"].called.tolist() == [4, 4]
+
+
+def test_a_cost_counts_weights_and_two_operations_for_each_product() -> None:
+    cost = cost_of(nn.Sequential(nn.Flatten(), nn.Linear(8, 5)), (1, 2, 4), repeats=3)
+    assert (cost.parameters, cost.flops) == (45, 80)
+    assert cost.inference_ms > 0
+
+
+def test_names_stand_for_contenders_in_each_dimension() -> None:
+    found = contenders_of(["own", "ckan", "ckan"], [2, 3], bundles=[CANAL])
+    assert [one.slug for one in found] == ["own", "ckan_2d", "ckan_3d"]
+    assert len(contenders_of(["all"], [3], bundles=[CANAL])) == 20
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "said"),
+    [
+        (lambda: contenders_of(["resnet81"], [3], bundles=[CANAL]), ArchitectureError, r"'resnet81'.*Did you mean 'resnet18'"),
+        (lambda: contenders_of(["cnn"], [4], bundles=[CANAL]), ArchitectureError, r"2 or 3 dimensions.*\[4\]"),
+        (lambda: questions_of("spinal_canal_stenosis"), WeightsError, "Did you mean 'spinal_canal_stenosis_grading'"),
+        (lambda: find_experiment("dokument_000"), TableError, "Did you mean 'document_000'"),
+        (lambda: build_optimizer("rmsprob", [], lr=0.1), TableError, "Did you mean 'rmsprop'"),
+        (lambda: chosen_items([], levels=["L4/L5"]), TableError, "None of 0 items is at L4/L5"),
+        (lambda: FewerClasses(nn.Flatten(), ["severe"]), ArchitectureError, "two severities or more"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_the_nearest(ask, error, said) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=said):
+        ask()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_prepared(tmp_path_factory.mktemp("study"), cases=2)
+
+
+@pytest.fixture
+def plan(study: Path, tmp_path: Path) -> Plan:
+    contenders = contenders_of(["cnn"], [2], bundles=[CANAL])
+    return Plan(study, tmp_path / "out", (find_bundle(CANAL).root,), contenders, folds=3, settings={"epochs": 1})
+
+
+def test_folds_test_on_every_study_once_and_validate_on_others(plan: Plan) -> None:
+    write_down(plan)
+    lists = [read_datalist(plan.fold(number)) for number in range(3)]
+    every = sorted(case.case for case in lists[0].cases)
+    assert sorted(name for one in lists for name in one.splits["test"]) == every
+    assert all(sorted(name for names in one.splits.values() for name in names) == every for one in lists)
+    assert all(one.splits["validation"] for one in lists)
+
+
+def test_a_folder_of_other_settings_is_refused_and_contenders_may_be_added(plan: Plan) -> None:
+    write_down(plan)
+    write_down(replace(plan, contenders=(*plan.contenders, *contenders_of(["ckan"], [2], bundles=[CANAL]))))
+    with pytest.raises(OutputError, match="other settings \\(settings\\)"):
+        write_down(replace(plan, settings={"epochs": 2}))
+
+
+def test_commands_hold_the_bundle_the_contender_and_the_experiment_in_this_order(plan: Plan) -> None:
+    experiment = find_experiment("document_000")
+    run = next(replace(plan, overlays=(experiment.path,)).runs())
+    training, testing = steps_of(run)
+    files = training.command[training.command.index("--config_file") + 1]
+    order = [files.index(name) for name in ("train.json", "architectures/cnn.json", "document_000.json", "record.json")]
+    assert order == sorted(order)
+    assert training.command[-2:] == ("--epochs", "1")
+    assert testing.command[testing.command.index("--split") + 1] == "test"
+
+
+def test_a_network_that_does_not_fit_stops_before_any_training_or_is_left_out(plan: Plan) -> None:
+    small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=contenders_of(["vgg16"], [3], bundles=[CANAL]))
+    with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match="vgg16.*at least 32 voxels along A"):
+        run_all(small, reporter)
+    assert not (plan.output / "runs").exists()
+
+
+def test_experiments_say_what_their_documents_state() -> None:
+    found = find_experiment("document_001")
+    assert found.architectures["vgg16"] == {"crop#whole": True, "crop#marker_mm": 4.0, "batch_size": 16}
+    assert json.loads(found.path.read_text())["plateau_factor"] == 0.75
+    assert found.shares == (0.7, 0.15, 0.15)
