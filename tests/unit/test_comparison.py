@@ -196,7 +196,7 @@ def test_commands_hold_the_bundle_the_contender_and_the_experiment_in_this_order
 
 def test_a_network_that_does_not_fit_stops_before_any_training_or_is_left_out(plan: Plan) -> None:
     small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=contenders_of(["vgg16"], [3], bundles=[CANAL]))
-    with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match="vgg16.*at least 32 voxels along A"):
+    with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match=r"vgg16.*at least 32 voxels along A"):
         run_all(small, reporter)
     assert not (plan.output / "runs").exists()
 
