@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,8 +107,7 @@ def _plan(
     wanted = (bundle or (found.bundle if found else _CANAL)).split(",")
     for name in wanted:
         questions_of(name)
-    more = {"shares": found.shares, "overlays": (found.path,), "questions": found.questions} if found else {}
-    return Plan(
+    plan = Plan(
         study=study,
         output=output,
         bundles=tuple(find_bundle(name, folder).root for name in wanted),
@@ -120,8 +120,10 @@ def _plan(
         folds=folds or (1 if found else 5),
         seeds=tuple(range(seeds)),
         settings=budget,
-        **more,
     )
+    if found is None:
+        return plan
+    return replace(plan, shares=found.shares, overlays=(found.path,), questions=found.questions)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -59,7 +59,10 @@ class Answers:
         """These and others, one below the other."""
         every = (self, *others)
         return Answers(
-            *(np.concatenate([getattr(one, name) for one in every]) for name in ("case", "target", "probabilities", "labels"))
+            case=np.concatenate([one.case for one in every]),
+            target=np.concatenate([one.target for one in every]),
+            probabilities=np.concatenate([one.probabilities for one in every]),
+            labels=np.concatenate([one.labels for one in every]),
         )
 
 
@@ -80,7 +83,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, Answers
         rows = table[table[f"label_{at}"] >= 0]
         values = rows[[f"probability_{column}" for column in range(first, last)]].to_numpy(float)
         values = values / values.sum(axis=1, keepdims=True)
-        facts = (rows[name].to_numpy(object) for name in ("case", "target"))
-        found[question.name] = Answers(*facts, values, rows[f"label_{at}"].to_numpy(np.int64))
+        case, target = rows["case"].to_numpy(object), rows["target"].to_numpy(object)
+        found[question.name] = Answers(case, target, values, rows[f"label_{at}"].to_numpy(np.int64))
         first = last
     return found

@@ -18,6 +18,7 @@ from monai_spine.comparison.plan import Plan, Run, parsed_config
 from monai_spine.comparison.questions import Question, questions_of
 from monai_spine.errors import TableError, WeightsError
 from monai_spine.explain import class_activation, feature_maps, first_filters, seen_by
+from monai_spine.studies.prepared import read_datalist
 from monai_spine.suggestions import did_you_mean
 from monai_spine.training.condition_pictures import draw_slice
 from monai_spine.training.scan_slices import ScanSlices
@@ -81,10 +82,10 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> list[Path]:
     questions = questions_of(bundle.name)
     shown = questions_of(bundle.name, plan.questions)
     looks: dict[str, list[_Look]] = {question.name: [] for question in shown}
-    files = []
+    files: list[Path] = []
     for contender in plan.contenders:
         run = Run(plan, bundle, contender, fold, plan.seeds[0])
-        network, dataset, parser = _loaded(run)
+        network, dataset, parser = _loaded(run, case)
         example, target = _example(dataset, case, target)
         image = example["image"][None].to(next(network.parameters()).device)
         severities = parser.get("severities")
@@ -102,8 +103,6 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> list[Path]:
 
 
 def _fold_of(plan: Plan, case: str) -> int:
-    from monai_spine.studies.prepared import read_datalist
-
     tests = [read_datalist(plan.fold(number)).splits["test"] for number in range(plan.folds)]
     for number, cases in enumerate(tests):
         if case in cases:
@@ -113,13 +112,15 @@ def _fold_of(plan: Plan, case: str) -> int:
     raise TableError(f"No fold tests on a case {case!r}. {hint}There are {len(every)}, such as {', '.join(every[:3])}.")
 
 
-def _loaded(run: Run) -> tuple[torch.nn.Module, Any, Any]:
+def _loaded(run: Run, case: str) -> tuple[torch.nn.Module, Any, Any]:
     if not run.weights.is_file():
         raise WeightsError(f"{run.name} is not finished: there is no {run.weights}. Run the comparison without --explain first.")
     plan = run.plan
     parser = parsed_config(plan, run.bundle, run.contender)
     evaluate = parser.load_config_file(str(run.bundle / "configs" / "evaluate.json"))
     parser.update({"dataset_dir": str(plan.fold(run.fold)), "split": "test", "validate#data": evaluate["validate#data"]})
+    items = [item for item in parser.get_parsed_content("validate#data") if item["case"] == case]
+    parser.update({"validate#data": items})
     dataset = parser.get_parsed_content("validate#dataset")
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(run.weights, weights_only=True, map_location="cpu"))
@@ -128,9 +129,9 @@ def _loaded(run: Run) -> tuple[torch.nn.Module, Any, Any]:
 
 def _example(dataset: Any, case: str, target: str | None) -> tuple[Mapping[str, Any], str]:
     """The crop of a case's target, or the one whose label is the highest."""
-    mine = [at for at, item in enumerate(dataset.items) if item["case"] == case and target in (None, item["target"])]
+    mine = [at for at, item in enumerate(dataset.items) if target in (None, item["target"])]
     if not mine:
-        there = sorted({item["target"] for item in dataset.items if item["case"] == case})
+        there = sorted({item["target"] for item in dataset.items})
         hint = did_you_mean(target or "", there)
         raise TableError(f"Case {case} has no {target or 'graded target'}. {hint}It has: {', '.join(there) or 'none'}.")
     at = max(mine, key=lambda index: np.max(dataset.items[index]["label"]))
@@ -196,7 +197,7 @@ def _planes(look: _Look) -> list[tuple[str, Array, Array | None]]:
     middle = look.image.shape[look.axis] // 2
     across = tuple(axis for axis in range(3) if axis != look.axis)
     strongest = int(look.heat.sum(axis=across).argmax())
-    cuts = [(look.image.take(at, look.axis), look.heat.take(at, look.axis)) for at in (middle, strongest)]
+    cuts = [tuple(np.take(values, at, look.axis) for values in (look.image, look.heat)) for at in (middle, strongest)]
     return [
         ("crop", cuts[0][0], None),
         (f"Grad-CAM, middle slice {middle}", *cuts[0]),

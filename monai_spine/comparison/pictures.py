@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
 from monai_spine.comparison.answers import Answers
@@ -37,7 +38,7 @@ def learning_curves(epochs: Mapping[str, Sequence[pd.DataFrame]], metric: str) -
         axes.set_xlabel("epoch")
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[:2], labels[:2], fontsize=7)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     figure = _grid(epochs, draw, size=(2.9, 2.4), sharey=True)
     figure.supylabel(f"loss of training, {metric.removeprefix('validation_').replace('_', ' ')} of validation", fontsize=9)
@@ -80,14 +81,14 @@ def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
     for chosen, colour, label in ((flat, "C0", "2D"), (~flat, "C1", "3D, or a bundle's own")):
         if chosen.any():
             part = means[chosen]
-            axes.scatter(part["inference_ms"], part[figure_key], s=size[chosen], color=colour, alpha=0.6, label=label, zorder=2)
+            axes.scatter(part["inference_ms"], part[figure_key], s=size[chosen], color=colour, alpha=0.6, zorder=2)
+            axes.scatter([], [], s=50, color=colour, alpha=0.6, label=label)
     for row in means.to_dict("records"):
         place = float(row["inference_ms"]), float(row[figure_key])
         axes.annotate(str(row["contender"]), place, xytext=(6, 6), textcoords="offset points", fontsize=7)
     axes.set(xscale="log", xlabel="milliseconds for one crop (median)", ylabel=title)
     axes.margins(x=0.2, y=0.15)
-    for handle in axes.legend(loc="lower right").legend_handles:
-        handle.set_sizes([50])
+    axes.legend(loc="lower right")
     axes.grid(alpha=0.3, which="both")
     return figure
 

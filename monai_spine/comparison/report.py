@@ -157,18 +157,14 @@ def _figures(plan: Plan, found: Found, means: pd.DataFrame) -> dict[str, tuple[F
         part = means[(means["bundle"] == bundle) & (means["question"] == question)]
         if bundle != ALL_CONDITIONS:
             made[f"cost_{name}"] = costs(part, "accuracy", "accuracy"), "The larger a dot, the more weights; bars are one SD."
-    for bundle in plan.bundles:
-        tables = {
-            contender.label: [pd.read_csv(run.epochs) for run in _of(plan, bundle, contender.label) if run.epochs.is_file()]
-            for contender in plan.contenders
-        }
+    for root in plan.bundles:
+        tables: dict[str, list[pd.DataFrame]] = {}
+        for run in plan.runs():
+            if run.bundle == root and run.epochs.is_file():
+                tables.setdefault(run.contender.label, []).append(pd.read_csv(run.epochs))
         metric = "validation_log_loss" if "validation_log_loss" in next(iter(tables.values()))[0] else "validation_loss"
-        made[f"learning_{bundle.name}"] = learning_curves(tables, metric), "One line per fold and seed."
+        made[f"learning_{root.name}"] = learning_curves(tables, metric), "One line per fold and seed."
     return made
-
-
-def _of(plan: Plan, bundle: Path, label: str) -> list[Run]:
-    return [run for run in plan.runs() if run.bundle == bundle and run.contender.label == label]
 
 
 def _section(place: tuple[str, str], means: pd.DataFrame, tests: pd.DataFrame, captions: Mapping[str, str]) -> Section:

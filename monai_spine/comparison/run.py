@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from monai_spine.comparison.contenders import Contender
@@ -56,7 +57,7 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
     steps = [(run, step) for run in plan.runs() for step in steps_of(run)]
     for number, (run, step) in enumerate(steps):
         share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
-        perform(step, watch=lambda run=run, step=step, share=share, counted=counted: _say(reporter, run, step, share, counted))
+        perform(step, watch=partial(_say, reporter, run, step, share, counted))
         reporter.step((number + 1) / len(steps), f"{step.name} {counted}")
         (run.folder / "last.pt").unlink(missing_ok=True)
     return plan, costs, list(reasons.values())

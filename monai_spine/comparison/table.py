@@ -75,11 +75,12 @@ def paired_tests(runs: pd.DataFrame, *, held_out: float) -> pd.DataFrame:
             for key in keys:
                 wide = part.pivot(index="unit", columns="contender", values=key).dropna(axis=1)
                 pairs = list(combinations(wide.columns, 2))
-                found = [corrected_t_test(wide[a] - wide[b], held_out=held_out) for a, b in pairs]
+                apart = [(wide[a] - wide[b]).to_numpy(float) for a, b in pairs]
+                found = [corrected_t_test(one.tolist(), held_out=held_out) for one in apart]
                 even = holm([p for _, p in found])
                 rows += [
-                    (bundle, question, key, a, b, float((wide[a] - wide[b]).mean()), t, p, corrected)
-                    for (a, b), (t, p), corrected in zip(pairs, found, even, strict=True)
+                    (bundle, question, key, *pair, float(one.mean()), *test, corrected)
+                    for pair, one, test, corrected in zip(pairs, apart, found, even, strict=True)
                 ]
     columns = ["bundle", "question", "figure", "first", "second", "difference", "t", "p", "p_holm"]
     return pd.DataFrame(rows, columns=columns)
@@ -93,11 +94,10 @@ def cells(means: pd.DataFrame, tests: pd.DataFrame) -> tuple[list[Figure], list[
         tests: Of the same, as `paired_tests` gives it.
     """
     shown = [one for one in (*FIGURES, *COSTS) if one.key in means and means[one.key].notna().any()]
-    best = {
-        one.key: means.loc[means[one.key].idxmin() if one.lower_is_better else means[one.key].idxmax(), "contender"]
-        for one in shown
-    }
-    return shown, [{one.key: _cell(row, one, best[one.key], tests) for one in shown} for row in means.to_dict("records")]
+    best = {one.key: int((means[one.key] * (1 if one.lower_is_better else -1)).argmin()) for one in shown}
+    names = means["contender"].tolist()
+    rows = [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
+    return shown, [{one.key: _cell(row, one, names[best[one.key]], tests) for one in shown} for row in rows]
 
 
 def _cell(row: Mapping[str, object], figure: Figure, best: str, tests: pd.DataFrame) -> Cell:

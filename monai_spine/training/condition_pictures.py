@@ -112,12 +112,11 @@ def draw_slice(axes: Axes, plane: np.ndarray, edges_mm: Sequence[float], *, axia
         heat: Laid over it, of the same shape, 0 to 1: the higher the redder, and nothing where it is 0.
     """
     width, height = edges_mm
-    layers = [plane] if heat is None else [plane, heat]
-    layers = [(layer[::-1] if axial else layer).T for layer in layers]
-    place = {"origin": "lower", "extent": (0, width, 0, height)}
-    axes.imshow(layers[0], cmap="gray", **place)
+    extent = (0.0, width, 0.0, height)
+    axes.imshow((plane[::-1] if axial else plane).T, cmap="gray", origin="lower", extent=extent)
     if heat is not None:
-        axes.imshow(layers[1], cmap="jet", alpha=0.55 * np.clip(layers[1], 0, 1), vmin=0, vmax=1, **place)
+        over = (heat[::-1] if axial else heat).T
+        axes.imshow(over, cmap="jet", alpha=0.55 * np.clip(over, 0, 1), vmin=0, vmax=1, origin="lower", extent=extent)
     axes.set_axis_off()
     places = ((0.04, 0.5), (0.96, 0.5), (0.5, 0.95), (0.5, 0.05))
     for mark, (x, y) in zip("RLAP" if axial else "PASI", places, strict=True):

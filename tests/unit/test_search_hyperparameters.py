@@ -1,0 +1,82 @@
+"""A search makes its trials by the bundle's command, goes on after an interruption, and stops what falls behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from monai_spine.errors import OutputError, TableError
+from monai_spine.training.bundle_runs import Step
+from monai_spine.weights import find_bundle
+
+optuna = pytest.importorskip("optuna")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from search_hyperparameters import CONFIGS, Search, read_space, run_search, write_report  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")
+TRAINING = """
+import sys, pathlib
+folder, rate = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+rows = [f"{at},{abs(rate - 0.3) + 1 / at}" for at in range(1, 4)]
+(folder / "epochs.csv").write_text("epoch,validation_log_loss\\n" + "\\n".join(rows) + "\\n")
+(folder / "best.pt").write_text("")
+"""
+
+
+class Quick(Search):
+    """A search whose trainings write a made-up table at once."""
+
+    def step(self, number: int, values: dict) -> Step:  # type: ignore[override]
+        real = super().step(number, values)
+        command = (sys.executable, "-c", TRAINING, str(real.folder), str(values["learning_rate"]))
+        return Step(real.name, command, real.folder, real.made, real.written)
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Quick:
+    space = {"learning_rate": {"low": 0.1, "high": 1.0}, "optimizer_name": ["Adam", "SGD"]}
+    return Quick(tmp_path, tmp_path / "out", find_bundle("spinal_canal_stenosis_grading").root, (), space)
+
+
+def test_a_search_goes_on_and_makes_again_what_was_cut_off(search: Quick) -> None:
+    first = run_search(search, 2, quiet=True)
+    cut_off = first.ask({"learning_rate": optuna.distributions.FloatDistribution(0.1, 1.0)})
+    study = run_search(search, 4, quiet=True)
+    states = [one.state.name for one in study.trials]
+    assert states.count("COMPLETE") == 4
+    assert states[cut_off.number] == "FAIL"
+    assert study.trials[cut_off.number + 1].params["learning_rate"] == cut_off.params["learning_rate"]
+    assert "Best: " in write_report(search, study)
+    assert json.loads((search.output / "best.json").read_text()) == study.best_params
+    assert {path.name for path in search.output.glob("*.png")} == {
+        "epochs.png",
+        "history.png",
+        "importances.png",
+        "slices.png",
+    }
+
+
+def test_a_folder_of_another_search_is_refused(search: Quick) -> None:
+    run_search(search, 1, quiet=True)
+    other = Quick(search.study, search.output, search.bundle, (), {"learning_rate": [0.1]})
+    with pytest.raises(OutputError, match=r"other settings \(space\)"):
+        run_search(other, 2, quiet=True)
+
+
+def test_a_trial_is_one_training_by_the_bundle_s_command(tmp_path: Path) -> None:
+    space = read_space(CONFIGS / "comparison" / "search.json")
+    bundle = find_bundle("spinal_canal_stenosis_grading").root
+    step = Search(tmp_path, tmp_path / "out", bundle, (), space).step(3, {"learning_rate": 1e-4, "optimizer_name": "SGD"})
+    assert step.command[1:5] == ("-m", "monai.bundle", "run", "training")
+    assert step.command[-4:] == ("--learning_rate", "0.0001", "--optimizer_name", "SGD")
+    assert space["learning_rate"] == {"low": 1e-7, "high": 1e-3, "log": True}
+
+
+def test_a_space_without_choices_or_limits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "space.json").write_text('{"dropout": {"low": 0.5, "high": 0.2}}')
+    with pytest.raises(TableError, match="dropout must be a list of choices, or have low < high"):
+        read_space(tmp_path / "space.json")

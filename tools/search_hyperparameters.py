@@ -1,0 +1,241 @@
+"""Search a bundle's hyperparameters: each trial is one training by the bundle's own command.
+
+    python tools/search_hyperparameters.py work/phantom -o work/search --bundle spinal_canal_stenosis_grading --trials 30
+    python tools/search_hyperparameters.py work/phantom -o work/search --experiment document_002 -- --pretrained densenet.pt
+
+What is searched stands in a JSON file (--space, otherwise configs/comparison/search.json): names of the configs' values with a
+list to choose from, or `low`, `high` and `log`. A trial that falls behind the median of the others at the same epoch is stopped.
+All is kept in OUT/search.db: the same command goes on after an interruption, and a trial that was cut off is made again. Written:
+
+    trials.csv                     one row per trial: values, result, state
+    best.json                      values of the best trial, an overlay for its bundle
+    history.png importances.png slices.png epochs.png
+    trials/<number>/               model.pt epochs.csv log.txt and TensorBoard events of each
+
+The studies of the split `validation` decide, so that what is chosen has to be tested on others. Needs optuna:
+`pip install monai_spine[search]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.visualization import matplotlib as plots
+
+from monai_spine.comparison.experiments import find_experiment
+from monai_spine.console import progress_reporter
+from monai_spine.errors import SpineError, TableError
+from monai_spine.suggestions import did_you_mean
+from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep, perform
+from monai_spine.weights import find_bundle
+
+_METRICS = ("validation_weighted_log_loss", "validation_log_loss")
+_STARTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+Space = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched.
+
+    Attributes:
+        study: Folder of a prepared study.
+        output: Where everything goes.
+        bundle: Folder of the bundle.
+        overlays: Configs laid over its `train.json`.
+        space: Names of values, each with its choices or its limits.
+        arguments: More arguments of each training.
+    """
+
+    study: Path
+    output: Path
+    bundle: Path
+    overlays: tuple[Path, ...]
+    space: Space
+    arguments: tuple[str, ...] = ()
+
+    def step(self, number: int, values: Mapping[str, Any]) -> Step:
+        """The training of one trial."""
+        folder = self.output / "trials" / str(number)
+        places = {"dataset_dir": str(self.study), "output_dir": str(folder), "ckpt_path": str(folder / "best.pt")}
+        overlays = (CONFIGS / "training" / "optimizer.json", *self.overlays, CONFIGS / "comparison" / "record.json")
+        arguments = [part for name, value in values.items() for part in (f"--{name}", str(value))]
+        command = bundle_command("training", self.bundle, overlays, places, [*self.arguments, *arguments])
+        said = ", ".join(
+            f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+        )
+        return Step(f"trial {number} ({said})", command, folder, folder / "model.pt", folder / "best.pt")
+
+
+def read_space(path: Path) -> Space:
+    """Read what is searched.
+
+    Raises:
+        TableError: An entry is neither a list of choices nor has it limits.
+    """
+    space: Space = json.loads(path.read_text(encoding="utf-8"))
+    for name, values in space.items():
+        limits = (
+            isinstance(values, dict) and set(values) <= {"low", "high", "log"} and values.get("low", 1) < values.get("high", 0)
+        )
+        if not limits and not (isinstance(values, list) and values):
+            raise TableError(f"{path}: {name} must be a list of choices, or have low < high and perhaps log, got {values!r}.")
+    return space
+
+
+def suggested(trial: Trial, space: Space) -> dict[str, Any]:
+    """The values of a trial."""
+    return {
+        name: trial.suggest_categorical(name, values) if isinstance(values, list) else trial.suggest_float(name, **values)
+        for name, values in space.items()
+    }
+
+
+class _Watch:
+    """Tell Optuna of each epoch that is done, and stop a trial that falls behind."""
+
+    def __init__(self, trial: Trial, path: Path) -> None:
+        self.trial, self.path = trial, path
+        self.told = 0
+
+    def __call__(self) -> None:
+        for epoch, value in epochs_of(self.path)[self.told :]:
+            self.told += 1
+            self.trial.report(value, epoch)
+            if self.trial.should_prune():
+                raise optuna.TrialPruned
+
+
+def epochs_of(path: Path) -> list[tuple[int, float]]:
+    """Epochs with what was validated after them, from the table of `EpochRecord`.
+
+    Raises:
+        TableError: The bundle validates by none of the figures that are known here.
+    """
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path)
+    metric = next((name for name in _METRICS if name in table), None)
+    if metric is None:
+        near = did_you_mean(_METRICS[0], table.columns)
+        raise TableError(f"{path} has none of {', '.join(_METRICS)}. {near}Search a bundle that validates by one of them.")
+    rows = table[["epoch", metric]].dropna()
+    return [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
+
+
+def run_search(search: Search, trials: int, *, sampler_seed: int = 0, quiet: bool = False) -> optuna.Study:
+    """Make as many trials as are lacking.
+
+    Args:
+        search: What is searched.
+        trials: How many there shall be, those of former calls counted.
+        sampler_seed: Of the choice of values.
+        quiet: Say nothing.
+
+    Raises:
+        OutputError: The folder holds another search.
+        WeightsError: A training fails.
+    """
+    overlays = [path.name for path in search.overlays]
+    settings = {"study": str(search.study.resolve()), "bundle": search.bundle.name, "overlays": overlays}
+    keep(search.output, {**settings, "space": dict(search.space), "arguments": list(search.arguments)})
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name="search",
+        storage=f"sqlite:///{search.output.resolve() / 'search.db'}",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=sampler_seed + _count(search)),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3),
+    )
+    for cut_off in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(cut_off.number, state=TrialState.FAIL)
+        study.enqueue_trial(cut_off.params)
+    with progress_reporter(quiet=quiet) as reporter:
+
+        def objective(trial: Trial) -> float:
+            step = search.step(trial.number, suggested(trial, search.space))
+            reporter.step(len(_made(study)) / trials, f"{step.name}, {len(_made(study)) + 1} of {trials}")
+            perform(step, watch=_Watch(trial, step.folder / "epochs.csv"))
+            return min(value for _, value in epochs_of(step.folder / "epochs.csv"))
+
+        while len(_made(study)) < trials:
+            study.optimize(objective, n_trials=1)
+            (search.output / "trials" / str(study.trials[-1].number) / "last.pt").unlink(missing_ok=True)
+    return study
+
+
+def _count(search: Search) -> int:
+    """Trials that were begun before, so that a search that goes on draws other values than it began with."""
+    return len(list((search.output / "trials").glob("*")))
+
+
+def _made(study: optuna.Study) -> list[FrozenTrial]:
+    return list(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def write_report(search: Search, study: optuna.Study) -> str:
+    """Write tables and pictures, and return what was best."""
+    study.trials_dataframe(attrs=("number", "state", "value", "params", "duration")).to_csv(
+        search.output / "trials.csv", index=False
+    )
+    best = {**study.best_params}
+    (search.output / "best.json").write_text(json.dumps(best, indent=4) + "\n", encoding="utf-8")
+    drawn = {"history": plots.plot_optimization_history, "slices": plots.plot_slice, "epochs": plots.plot_intermediate_values}
+    if len(study.get_trials(states=(TrialState.COMPLETE,))) > 1:
+        drawn["importances"] = plots.plot_param_importances
+    for name, draw in drawn.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            axes = draw(study)
+        figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
+        figure.set_size_inches(14 if name == "slices" else 8, 5)
+        figure.savefig(search.output / f"{name}.png", dpi=100, bbox_inches="tight")
+    counts = ", ".join(f"{sum(one.state == state for one in study.trials)} {state.name.lower()}" for state in _STARTED)
+    values = ", ".join(f"{name} {value}" for name, value in best.items())
+    return f"{counts} trials. Best: {study.best_value:.4f}, trial {study.best_trial.number}: {values}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    at = given.index("--") if "--" in given else len(given)
+    chosen = _parser().parse_args(given[:at])
+    try:
+        experiment = None if chosen.experiment is None else find_experiment(chosen.experiment)
+        name = chosen.bundle or (experiment.bundle if experiment else "spinal_canal_stenosis_grading")
+        own = [CONFIGS / "architectures" / f"{next(iter(experiment.architectures))}.json", experiment.path] if experiment else []
+        space = read_space(chosen.space)
+        overlays = (*own, *chosen.overlays)
+        search = Search(chosen.study, chosen.output, find_bundle(name).root, overlays, space, tuple(given[at + 1 :]))
+        study = run_search(search, chosen.trials)
+        print(write_report(search, study))
+    except (SpineError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="folder of a prepared study")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the search")
+    parser.add_argument("--bundle", help="default: that of the experiment, or spinal_canal_stenosis_grading")
+    parser.add_argument("--experiment", help="of configs/experiments; its first architecture is searched")
+    parser.add_argument("--overlays", nargs="+", type=Path, default=[], help="more configs laid over train.json")
+    parser.add_argument("--space", type=Path, default=CONFIGS / "comparison" / "search.json", help="what is searched")
+    parser.add_argument("--trials", type=int, default=30, help="how many there shall be in all; default: 30")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
