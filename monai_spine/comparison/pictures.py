@@ -54,7 +54,7 @@ def confusions(answers: Mapping[str, Answers], question: Question) -> Figure:
         axes.tick_params(labelsize=7)
 
     edge = 1.7 + 0.42 * len(names)
-    return _grid(answers, draw, size=(edge, edge))
+    return _grid(answers, draw, size=(edge, edge - 0.5))
 
 
 def reliabilities(answers: Mapping[str, Answers]) -> Figure:
@@ -75,18 +75,19 @@ def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     axes = figure.add_subplot()
     size = 30 + 300 * np.sqrt(means["parameters"] / means["parameters"].max())
-    flat = means["contender"].str.endswith("2D")
+    kind = means["contender"].str.extract(r" ([23]D)$")[0].fillna("the bundle's own")
     spread = means[f"{figure_key}_sd"].fillna(0)
     axes.errorbar(means["inference_ms"], means[figure_key], yerr=spread, fmt="none", ecolor="0.7", elinewidth=1, zorder=1)
-    for chosen, colour, label in ((flat, "C0", "2D"), (~flat, "C1", "3D, or a bundle's own")):
-        if chosen.any():
-            part = means[chosen]
-            axes.scatter(part["inference_ms"], part[figure_key], s=size[chosen], color=colour, alpha=0.6, zorder=2)
-            axes.scatter([], [], s=50, color=colour, alpha=0.6, label=label)
+    for at, (label, part) in enumerate(means.groupby(kind)):
+        axes.scatter(part["inference_ms"], part[figure_key], s=size[part.index], color=f"C{at}", alpha=0.6, zorder=2)
+        axes.scatter([], [], s=50, color=f"C{at}", alpha=0.6, label=label)
     for row in means.to_dict("records"):
         place = float(row["inference_ms"]), float(row[figure_key])
         axes.annotate(str(row["contender"]), place, xytext=(6, 6), textcoords="offset points", fontsize=7)
     axes.set(xscale="log", xlabel="milliseconds for one crop (median)", ylabel=title)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="both", labelsize=8)
     axes.margins(x=0.2, y=0.15)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3, which="both")

@@ -1,0 +1,61 @@
+"""`monai-spine compare` on a tiny study: one table with its pictures, and a second call that trains nothing again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_prepared import write_tiny_prepared
+from typer.testing import CliRunner, Result
+
+from monai_spine.cli import app
+from monai_spine.studies.prepared import read_datalist
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def compare(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)])
+
+
+def test_a_comparison_writes_its_table_and_pictures_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    study, out = write_tiny_prepared(tmp_path / "study", cases=2), tmp_path / "out"
+    given = ["--study", study, "--architectures", "cnn", "--dims", 2, "--folds", 1, "--epochs", 1, "-o", out]
+    given += ["--set", "limit=10", "--set", "batch_size=5", "--set", "crop#shape=[2, 24, 24]"]
+    first = compare(*given, "--quiet")
+    assert first.exit_code == 0, first.output
+    run = out / "runs" / "spinal_canal_stenosis_grading" / "cnn_2d" / "fold_0" / "seed_0"
+    trained = (run / "model.pt").stat().st_mtime_ns
+    assert not (run / "last.pt").exists()
+    table = pd.read_csv(out / "comparison.csv")
+    assert table.loc[0, "contender"] == "cnn 2D"
+    assert 0 <= table.loc[0, "accuracy"] <= 1
+    assert (table.loc[0, ["parameters", "flops", "inference_ms", "seconds_per_epoch"]] > 0).all()
+    case = read_datalist(out / "folds" / "fold_0").splits["test"][0]
+    second = compare(*given, "--explain", f"{case}:spinal_canal_stenosis_l4_l5")
+    assert second.exit_code == 0, second.output
+    assert (run / "model.pt").stat().st_mtime_ns == trained
+    assert "| cnn 2D |" in second.stdout
+    made = {path.name.split("_")[0] for path in (*out.glob("*.png"), *(out / "explained").glob("*.png"))}
+    assert made == {"confusion", "cost", "features", "filters", "grad", "learning", "reliability"}
+    assert (out / "comparison.html").read_text().count("<img") == 7
+    assert list((out / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Nothing to compare"),
+        (("--architectures", "vgg61"), "Did you mean 'vgg16'"),
+        (("--architectures", "cnn", "--bundle", "spinal_canal_grading"), "Did you mean 'spinal_canal_stenosis_grading'"),
+        (("--experiment", "document_00"), "Did you mean 'document_00"),
+        (("--architectures", "cnn", "--dims", "flat"), "--dims takes 2, 3 or 2,3, got 'flat'"),
+        (("--architectures", "cnn", "--set", "epochs"), "'epochs' sets nothing"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_is_done(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    result = compare("--study", tmp_path, "-o", tmp_path / "out", *arguments)
+    assert result.exit_code in (2, 4)
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()
