@@ -37,7 +37,7 @@ from monai_spine.comparison.experiments import find_experiment
 from monai_spine.console import progress_reporter
 from monai_spine.errors import SpineError, TableError
 from monai_spine.suggestions import did_you_mean
-from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep, perform
+from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep, overlay, perform
 from monai_spine.weights import find_bundle
 
 _METRICS = ("validation_weighted_log_loss", "validation_log_loss")
@@ -69,7 +69,7 @@ class Search:
         """The training of one trial."""
         folder = self.output / "trials" / str(number)
         places = {"dataset_dir": str(self.study), "output_dir": str(folder), "ckpt_path": str(folder / "best.pt")}
-        overlays = (CONFIGS / "training" / "optimizer.json", *self.overlays, CONFIGS / "comparison" / "record.json")
+        overlays = (overlay("training", "optimizer"), *self.overlays, overlay("comparison", "record"))
         arguments = [part for name, value in values.items() for part in (f"--{name}", str(value))]
         command = bundle_command("training", self.bundle, overlays, places, [*self.arguments, *arguments])
         said = ", ".join(
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         experiment = None if chosen.experiment is None else find_experiment(chosen.experiment)
         name = chosen.bundle or (experiment.bundle if experiment else "spinal_canal_stenosis_grading")
-        own = [CONFIGS / "architectures" / f"{next(iter(experiment.architectures))}.json", experiment.path] if experiment else []
+        own = (overlay("architectures", next(iter(experiment.architectures))), experiment.path) if experiment else ()
         space = read_space(chosen.space)
         overlays = (*own, *chosen.overlays)
         search = Search(chosen.study, chosen.output, find_bundle(name).root, overlays, space, tuple(given[at + 1 :]))

@@ -11,7 +11,7 @@ from monai_spine.degeneration import DEGENERATION
 from monai_spine.errors import ArchitectureError
 from monai_spine.networks.architectures import ARCHITECTURES
 from monai_spine.suggestions import did_you_mean
-from monai_spine.training.bundle_runs import CONFIGS
+from monai_spine.training.bundle_runs import overlay
 
 __all__ = ["ALL", "OWN", "Contender", "contenders_of"]
 
@@ -48,8 +48,8 @@ class Contender:
         """Configs that put it in the place of a bundle's own network."""
         if self.architecture == OWN:
             return ()
-        own = [CONFIGS / "architectures" / f"{self.architecture}.json"]
-        return (*own, *[CONFIGS / "comparison" / "degeneration.json"] * (bundle in _FLAT))
+        own = overlay("architectures", self.architecture)
+        return (own, overlay("comparison", "degeneration")) if bundle in _FLAT else (own,)
 
     def arguments(self) -> dict[str, Any]:
         """Values of the config's names."""

@@ -22,11 +22,10 @@ from monai_spine.errors import TableError
 from monai_spine.studies.folds import write_splits
 from monai_spine.studies.prepared import Datalist, PreparedCase, read_datalist
 from monai_spine.studies.stratified import stratified_parts
-from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep
+from monai_spine.training.bundle_runs import Step, bundle_command, keep, overlay
 
 __all__ = ["Plan", "Run", "parsed_config", "steps_of", "write_down"]
 
-RECORD, SAVE = (CONFIGS / "comparison" / f"{name}.json" for name in ("record", "save_answers"))
 _VALIDATION = 0.15
 
 
@@ -126,11 +125,12 @@ def steps_of(run: Run) -> tuple[Step, Step]:
     places = {"dataset_dir": str(plan.fold(run.fold)), "output_dir": str(folder), "seed": str(run.seed)}
     training = {**places, "ckpt_path": str(folder / "best.pt"), "resume": "True"}
     testing = {**places, "ckpt_path": str(run.weights), "split": "test"}
-    evaluate = (run.bundle / "configs" / "evaluate.json", SAVE)
+    record, save = (overlay("comparison", name) for name in ("record", "save_answers"))
+    evaluate = (run.bundle / "configs" / "evaluate.json", save)
     return (
         Step(
             f"{run.name}: training",
-            bundle_command("training", run.bundle, (*overlays, RECORD), training, arguments),
+            bundle_command("training", run.bundle, (*overlays, record), training, arguments),
             folder,
             run.weights,
             folder / "best.pt",

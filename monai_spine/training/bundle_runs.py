@@ -12,10 +12,10 @@ from typing import IO
 
 from monai_spine.errors import OutputError, WeightsError
 
-__all__ = ["CONFIGS", "Step", "bundle_command", "keep", "perform"]
+__all__ = ["CONFIGS", "Step", "bundle_command", "keep", "overlay", "perform"]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-"""Overlays, beside the package's checkout."""
+"""Overlays, beside the package in its checkout."""
 _SHOWN = 15
 _WATCH_S = 1.0
 
@@ -58,6 +58,21 @@ def keep(folder: Path, settings: Mapping[str, object]) -> None:
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def overlay(kind: str, name: str) -> Path:
+    """A file of `configs/<kind>`.
+
+    Raises:
+        WeightsError: It is not there.
+    """
+    path = CONFIGS / kind / f"{name}.json"
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no overlay {path}. Overlays lie in the repository and not in the package: install it from a checkout "
+            "(pip install -e)."
+        )
+    return path
 
 
 def bundle_command(

@@ -72,6 +72,7 @@ class ConditionCrops(GradingCrops):
         jitter: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
+        self.section = dict(crop)
         self.flip = bool((jitter or {}).get("flip", False))
         unmirrored = {**crop, "role": ", ".join(dict.fromkeys(crop["roles"].values())), "mirror_right": False, "offset_mm": {}}
         still = None if jitter is None else {**jitter, "flip": False}

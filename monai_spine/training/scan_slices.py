@@ -6,7 +6,7 @@ roles give pictures of one shape, as two-dimensional classifiers of conditions e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,17 +46,15 @@ class ScanSlices(ConditionCrops):
         TableError: Nothing is left: no item, or none inside its scan.
     """
 
-    def __init__(
-        self,
-        data: Sequence[Item],
-        crop: Mapping[str, Any],
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-        *,
-        jitter: Mapping[str, Any] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.whole, self.marker_mm = bool(crop.get("whole", False)), float(crop.get("marker_mm") or 0.0)
-        super().__init__(data, crop, transform, jitter=jitter, seed=seed)
+    @property
+    def whole(self) -> bool:
+        """Whether each picture shows the whole slice."""
+        return bool(self.section.get("whole", False))
+
+    @property
+    def marker_mm(self) -> float:
+        """Radius of the marker; 0: there is none."""
+        return float(self.section.get("marker_mm") or 0.0)
 
     def crop(self, index: int) -> npt.NDArray[np.float32]:
         """Voxels (slices, n, n) of one picture with its marker, before `transform`; at random where there is jitter."""

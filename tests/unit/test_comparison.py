@@ -19,13 +19,14 @@ from monai_spine.comparison.answers import Answers, SaveAnswers, read_answers
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import cost_of
 from monai_spine.comparison.experiments import find_experiment
-from monai_spine.comparison.plan import Plan, steps_of, write_down
+from monai_spine.comparison.plan import Plan, parsed_config, steps_of, write_down
 from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.run import run_all
 from monai_spine.comparison.scores import FIGURES, official_score_of, scores_of
 from monai_spine.comparison.significance import corrected_t_test, holm
 from monai_spine.comparison.table import cells, markdown, mean_and_deviation, paired_tests
 from monai_spine.console import progress_reporter
+from monai_spine.degeneration import DEGENERATION
 from monai_spine.errors import ArchitectureError, OutputError, TableError, WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.networks.fewer_classes import FewerClasses
@@ -199,6 +200,16 @@ def test_a_network_that_does_not_fit_stops_before_any_training_or_is_left_out(pl
     with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match=r"vgg16.*at least 32 voxels along A"):
         run_all(small, reporter)
     assert not (plan.output / "runs").exists()
+
+
+@pytest.mark.parametrize("bundle", QUESTIONS)
+def test_a_contender_answers_every_question_of_a_bundle_about_its_crops(plan: Plan, bundle: str) -> None:
+    chosen = contenders_of(["cnn"], [2], bundles=[bundle])
+    parser = parsed_config(replace(plan, settings={}), find_bundle(bundle).root, chosen[0])
+    shape = parser.get_parsed_content("crop")["shape"]
+    network = parser.get_parsed_content("network_def").eval()
+    seen = torch.zeros(1, 1, *(shape[1:] if bundle == DEGENERATION else shape))
+    assert network(seen).shape == (1, sum(len(question.answers) for question in QUESTIONS[bundle]))
 
 
 def test_experiments_say_what_their_documents_state() -> None:
