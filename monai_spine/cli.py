@@ -53,7 +53,12 @@ class _Group(TyperGroup):
         except SpineError as error:
             _fail(ctx, error, str(error), error.exit_code)
         except KeyboardInterrupt as error:
-            _fail(ctx, error, "Interrupted. Finished studies are kept: go on with --resume.", INTERRUPTED)
+            how = (
+                "The same command goes on"
+                if ctx.invoked_subcommand == "compare"
+                else "Finished studies are kept: go on with --resume"
+            )
+            _fail(ctx, error, f"Interrupted. {how}.", INTERRUPTED)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except OSError as error:

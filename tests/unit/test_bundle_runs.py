@@ -1,0 +1,69 @@
+"""Commands are run once, watched while they run, and keep a table of their epochs over a kill."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+from ignite.engine import Engine
+
+from monai_spine.errors import WeightsError
+from monai_spine.training import bundle_runs
+from monai_spine.training.bundle_runs import Step, overlay, perform
+from monai_spine.training.epoch_record import EpochRecord
+
+
+def step(folder: Path, code: str) -> Step:
+    return Step("trying", (sys.executable, "-S", "-c", code), folder, folder / "made", folder / "written")
+
+
+def test_what_is_made_is_not_made_again(tmp_path: Path) -> None:
+    write = f"from pathlib import Path; Path({str(tmp_path / 'written')!r}).write_text('x'); print('wrote')"
+    perform(step(tmp_path, write))
+    perform(step(tmp_path, "raise SystemExit(1)"))
+    assert (tmp_path / "made").read_text() == "x"
+    assert (tmp_path / "log.txt").read_text() == "wrote\n"
+
+
+def test_a_command_that_fails_says_how_it_ended(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"exit code 3.*\nno more room"):
+        perform(step(tmp_path, "print('no more room'); raise SystemExit(3)"))
+
+
+def test_what_a_watch_raises_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_runs, "_WATCH_S", 0.05)
+
+    def watch() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(step(tmp_path, "import time; time.sleep(600)"), watch=watch)
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_overlay_that_is_not_there_says_where_it_was_sought() -> None:
+    with pytest.raises(WeightsError, match=r"no overlay .*architectures.cnm\.json.*from a checkout"):
+        overlay("architectures", "cnm")
+
+
+def trained(path: Path, *, epochs: int, begin: int = 0) -> list[dict[str, str]]:
+    """What is recorded of a training that begins after an epoch."""
+    trainer, validator = Engine(lambda *_: None), Engine(lambda *_: None)
+    validator.state.metrics = {"loss": 0.25}
+    EpochRecord(path, validator).attach(trainer)
+    trainer.state.metrics = {"mean_train_loss": 0.5}
+    if begin:
+        trainer.load_state_dict({"epoch": begin, "max_epochs": epochs, "epoch_length": 2})
+    trainer.run([0, 1], max_epochs=epochs)
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_epochs_are_recorded_and_a_training_that_goes_on_keeps_those_before(tmp_path: Path) -> None:
+    rows = trained(tmp_path / "epochs.csv", epochs=3)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert all((row["mean_train_loss"], row["validation_loss"]) == ("0.5", "0.25") for row in rows)
+    assert all(float(row["seconds"]) >= 0 for row in rows)
+    assert [row["epoch"] for row in trained(tmp_path / "epochs.csv", epochs=4, begin=2)] == ["1", "2", "3", "4"]
