@@ -159,7 +159,7 @@ def test_what_is_not_there_is_refused_with_the_nearest(ask, error, said) -> None
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_prepared(tmp_path_factory.mktemp("study"), cases=2)
+    return write_tiny_prepared(tmp_path_factory.mktemp("study"), cases=3)
 
 
 @pytest.fixture
