@@ -89,7 +89,7 @@ def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="x", which="both", labelsize=8)
     axes.margins(x=0.2, y=0.15)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     axes.grid(alpha=0.3, which="both")
     return figure
 
