@@ -44,13 +44,14 @@ def exchanged_labels(datalist: Datalist, share: float, seed: int) -> Labels:
 
 
 def spoiled(datalist: Datalist, labels: Labels) -> Datalist:
-    """The same cases with other labels."""
+    """The same cases with other labels, each of one reader."""
     return replace(datalist, cases=tuple(_relabelled(case, labels) for case in datalist.cases))
 
 
 def _relabelled(case: PreparedCase, labels: Labels) -> PreparedCase:
     targets = {
-        target: replace(found, severity=labels.get((case.case, target), found.severity)) for target, found in case.targets.items()
+        target: replace(found, severity=labels.get((case.case, target), found.severity), shares=None)
+        for target, found in case.targets.items()
     }
     return replace(case, targets=targets)
 

@@ -1,8 +1,8 @@
 """Write simulated studies as the competition lays out its own: DICOM files and tables, and beside them what is true.
 
-    OUT/train_images/<study>/<series>/<instance>.dcm
-    OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv  sample_submission.csv
-    OUT/latents.csv  levels.csv        see `truth.py`
+OUT/train_images/<study>/<series>/<instance>.dcm
+OUT/train.csv  train_label_coordinates.csv  train_series_descriptions.csv  sample_submission.csv
+OUT/latents.csv  levels.csv        see `truth.py`
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from monai_spine.anatomy import DISCS, TARGETS, Vertebra
 from monai_spine.errors import OutputError, TableError
 from monai_spine.geometry import Affine
 from monai_spine.phantom.protocol import plan_study, plan_water_image
+from monai_spine.phantom.readers import reader_shares
 from monai_spine.phantom.scanner import body_labels
 from monai_spine.phantom.simulate import FIRST_STUDY_ID, SimulatedPatient, simulate_patient, simulate_pixels
 from monai_spine.studies.prepared import PreparedCase, PreparedTarget, PreparedVolume, read_datalist, write_datalist
@@ -108,7 +109,7 @@ def _save(pixels: npt.NDArray[np.generic], affine: Affine, path: Path) -> None:
 
 def describe_case(simulated: SimulatedPatient) -> PreparedCase:
     """What is true of a simulated study, as training reads it."""
-    spine, name = simulated.spine, str(simulated.study_id)
+    spine, reading, name = simulated.spine, simulated.reading, str(simulated.study_id)
     volumes = [
         PreparedVolume(
             f"volumes/{name}/{series.role}_{block}.nii",
@@ -127,7 +128,7 @@ def describe_case(simulated: SimulatedPatient) -> PreparedCase:
         canals={level: spine.canal_point(level) for level in DISCS},
         vertebrae={body: spine.body_point(body) for body in BODIES},
         targets={
-            target: PreparedTarget(spine.target_point(target), severity)
-            for target, severity in zip(TARGETS, simulated.reading.severities, strict=True)
+            target: PreparedTarget(spine.target_point(target), severity, shares=reader_shares(target, latent))
+            for target, severity, latent in zip(TARGETS, reading.severities, reading.latents.tolist(), strict=True)
         },
     )

@@ -18,6 +18,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Severity, Target
+from monai_spine.studies.prepared import Shares
 from monai_spine.studies.priors import prior_probabilities
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "narrowing",
     "posterior",
     "reader_posterior",
+    "reader_shares",
     "sample_reading",
     "sample_reading_of",
 ]
@@ -146,6 +148,12 @@ def _truncated(draw: float, mean: float, spread: float, ends: tuple[float, float
     below, above = ndtr(low), ndtr(high)
     value = float(np.clip(ndtri(below + draw * (above - below)), max(low, -9.0), min(high, 9.0)))
     return float(np.clip(mean + spread * flip * value, *ends))
+
+
+def reader_shares(target: Target, latent: float) -> Shares:
+    """How many of all simulated readers would give each grade to a target with this latent; at minus infinity, all mild."""
+    mild, moderate, severe = posterior(latent, READER_ERROR[target.condition]).tolist()
+    return mild, moderate, severe
 
 
 def reader_posterior(latents: Floats) -> Floats:

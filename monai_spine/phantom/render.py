@@ -108,9 +108,7 @@ def marrow_texture(patient: Patient, points: Points) -> Floats:
     return np.asarray(patient.spine.marrow_brightness * (1 + 0.2 * fine + 0.28 * coarse))
 
 
-def paint_column(
-    patient: Patient, sequences: Listed[Sequence], points: Points, *, background: Floats, bone: Floats
-) -> Floats:
+def paint_column(patient: Patient, sequences: Listed[Sequence], points: Points, *, background: Floats, bone: Floats) -> Floats:
     """Bones, discs, canal, recesses and foramina over a background (sequences, n) of the same points; `bone` textures marrow."""
     spine, profiles, textures = patient.spine, patient.profiles, patient.textures
     canvas = _Canvas(sequences, points.u.size)
@@ -188,9 +186,7 @@ def _paint_canal_fat(canvas: _Canvas, spine: Spine, profiles: ColumnProfiles, po
     canvas.lay(_soft(np.maximum(corner, np.abs(from_disc - 6) - 12)), "fat", texture=0.9, at=near)
 
 
-def _paint_bodies(
-    canvas: _Canvas, profiles: ColumnProfiles, points: Points, table: Mapping[str, Floats], bone: Floats
-) -> None:
+def _paint_bodies(canvas: _Canvas, profiles: ColumnProfiles, points: Points, table: Mapping[str, Floats], bone: Floats) -> None:
     """Vertebral bodies with endplates, discs with nucleus and annulus, veins at the back of the bodies."""
     near = np.flatnonzero((points.v > -16) & (np.abs(points.u) < 36))
     u, v, bone = points.u[near], points.v[near], bone[near]

@@ -23,10 +23,14 @@ __all__ = [
     "PreparedCase",
     "PreparedTarget",
     "PreparedVolume",
+    "Shares",
     "read_datalist",
     "summary_of",
     "write_datalist",
 ]
+
+Shares = tuple[float, float, float]
+"""Of normal or mild, moderate and severe."""
 
 SCHEMA_VERSION = 1
 SPLITS = ("training", "validation", "test")
@@ -59,11 +63,14 @@ class PreparedTarget:
         point_ras_mm: The place, RAS+ mm.
         severity: None where the readers gave no grade.
         image: The volume that the place was marked on, by its path in the data list; None where that is not known.
+        shares: How many of all readers would give each of the three severities, where that is known, as of simulated ones: what
+            training learns from instead of one reader's grade. They sum to 1.
     """
 
     point_ras_mm: Point
     severity: Severity | None
     image: str | None = None
+    shares: Shares | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +241,7 @@ def _case_to_json(case: PreparedCase) -> dict[str, Any]:
                 "point_ras_mm": _rounded(found.point_ras_mm),
                 "severity": None if found.severity is None else found.severity.slug,
                 **({} if found.image is None else {"image": found.image}),
+                **({} if found.shares is None else {"shares": [round(share, 5) for share in found.shares]}),
             }
             for target, found in case.targets.items()
         },
@@ -278,7 +286,15 @@ def _target_from_json(found: Mapping[str, Any]) -> PreparedTarget:
     severity = found.get("severity")
     image = found.get("image")
     severity = None if severity is None else Severity.parse(severity)
-    return PreparedTarget(_point(found["point_ras_mm"]), severity, None if image is None else str(image))
+    shares = None if found.get("shares") is None else _shares(found["shares"])
+    return PreparedTarget(_point(found["point_ras_mm"]), severity, None if image is None else str(image), shares)
+
+
+def _shares(values: Sequence[float]) -> Shares:
+    mild, moderate, severe = (float(value) for value in values)
+    if min(mild, moderate, severe) < 0 or abs(mild + moderate + severe - 1) > 1e-3:
+        raise ValueError(f"the shares {list(values)} do not sum to 1")
+    return mild, moderate, severe
 
 
 def _rounded(point: Point) -> list[float]:

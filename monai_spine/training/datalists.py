@@ -136,7 +136,8 @@ def grading_items(
 
     Returns:
         Dicts with `image` (absolute path), `point_ras_mm` ([r, a, s]), `mirror` (True for the right side, which is shown as a
-        left one), `label` (0, 1 or 2, `MISSING` without a grade), `target` (slug), `case`.
+        left one), `label` (0, 1 or 2, `MISSING` without a grade), `target` (slug), `case`; for training also the `shares` of all
+        readers who would give each severity, where they are known.
     """
     condition = Condition.parse(condition)
     items = []
@@ -153,6 +154,7 @@ def grading_items(
                     "label": MISSING if found.severity is None else found.severity.index,
                     "target": target.slug,
                     "case": case.case,
+                    **({"shares": list(found.shares)} if found.shares is not None and split == "training" else {}),
                 }
             )
     return items

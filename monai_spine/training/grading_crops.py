@@ -21,6 +21,7 @@ from monai_spine.geometry import Affine, Triple
 from monai_spine.training.branch_items import branch_items
 from monai_spine.training.datalists import grading_items, read_datalist
 from monai_spine.training.kept_voxels import KeptVoxels
+from monai_spine.training.losses import soft_targets
 from monai_spine.volume import Volume
 
 __all__ = ["GradingCrops", "Jitter", "items_of", "through_axis"]
@@ -214,7 +215,7 @@ def items_of(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Items of one condition from a prepared folder or several, for crops on one role or on several together; the first `limit`
-    of them where one is given."""
+    of them where one is given. Where some have `shares`, all do: a single reader's grade is all of them."""
     folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
     found: list[dict[str, Any]] = []
     for datalist in map(read_datalist, folders):
@@ -222,7 +223,14 @@ def items_of(
             found += grading_items(datalist, split, condition, role)
         else:
             found += branch_items(datalist, split, condition, role)
-    return found[:limit]
+    return _alike(found[:limit])
+
+
+def _alike(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same items, of which either all have `shares` or none."""
+    if not any("shares" in item for item in items):
+        return items
+    return [{"shares": soft_targets(torch.tensor([item["label"]]))[0].tolist(), **item} for item in items]
 
 
 def through_axis(volume: Volume, affine: Affine) -> int:

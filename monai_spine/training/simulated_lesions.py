@@ -147,4 +147,3 @@ def _like(image: MetaTensor, values: torch.Tensor) -> MetaTensor:
     changed = MetaTensor(values[None], meta=dict(image.meta))
     changed.affine = image.affine
     return changed
-

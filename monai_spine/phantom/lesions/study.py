@@ -1,8 +1,8 @@
 """A prepared study of simulated lesions: copies of another one's sagittal T2 scans, each with lesions of its own.
 
-    OUT/volumes/<case>_<copy>/sagittal_t2.nii    what lies around the column
-    OUT/lesions.csv                              what was drawn at each level, and what the sac lost
-    OUT/datalist.json                            canal stenosis as the loss grades it; splits and patients as of the bases
+OUT/volumes/<case>_<copy>/sagittal_t2.nii    what lies around the column
+OUT/lesions.csv                              what was drawn at each level, and what the sac lost
+OUT/datalist.json                            canal stenosis as the loss grades it; splits and patients as of the bases
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from monai_spine.phantom.lesions.losses import CanalLoss, severity_of_share
 from monai_spine.phantom.lesions.plans import LevelLesions
 from monai_spine.phantom.lesions.simulate import simulate_lesions
 from monai_spine.phantom.lesions.sites import find_canals, frames_of
+from monai_spine.phantom.readers import reader_shares
 from monai_spine.studies.prepared import (
     SPLITS,
     Datalist,
@@ -61,14 +62,12 @@ class _Base:
     levels: tuple[Level, ...]
 
 
-def prepare_lesions(
-    bases: Path, out: Path, *, copies: int = 4, seed: int = 0, on_case: Callable[[], None] | None = None
-) -> Path:
+def prepare_lesions(bases: Path, out: Path, *, copies: int = 4, seed: int = 0, on_case: Callable[[], None] | None = None) -> Path:
     """Write a prepared study of simulated lesions on the sagittal T2 scans of another one.
 
     Three quarters of the levels that may bear a lesion get one, so large that it takes a share of the sac's depth drawn evenly up
-    to 0.9; the others are shown as they are, and count as normal. The grade is that of the loss as measured on the image. No
-    reader has seen these lesions.
+    to 0.9; the others are shown as they are, and count as normal. The grade is that of the loss as measured on the image; with it
+    stands what simulated readers would say of such a loss. No reader has seen these lesions.
 
     Args:
         bases: Prepared study, real or simulated.
@@ -135,7 +134,8 @@ def _write_copy(base: _Base, out: Path, name: str, drawing: np.random.RandomStat
             continue
         share = loss.share if entry.lesions else 0.0
         target = Target(Condition.SPINAL_CANAL_STENOSIS, None, level)
-        targets[target] = PreparedTarget(base.canals[level], severity_of_share(share), image=path)
+        shares = reader_shares(target, loss.latent if entry.lesions else -np.inf)
+        targets[target] = PreparedTarget(base.canals[level], severity_of_share(share), image=path, shares=shares)
         rows.append(_row(name, entry, drawn[level], loss))
     if not targets:
         return None
