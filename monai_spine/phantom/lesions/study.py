@@ -47,7 +47,7 @@ _ROLE = "sagittal_t2"
 _COLUMNS = ("case", "level", "family", "share", "midline_share", "planes", "latent", "severity", "lesions")
 _AROUND_MM = (26.0, 40.0, 40.0)
 _LARGEST_SHARE = 0.9
-_WITH_LESION = 0.75
+_WITH_LESION, _WORN = 0.7, 0.15
 
 Row = tuple[object, ...]
 
@@ -65,9 +65,10 @@ class _Base:
 def prepare_lesions(bases: Path, out: Path, *, copies: int = 4, seed: int = 0, on_case: Callable[[], None] | None = None) -> Path:
     """Write a prepared study of simulated lesions on the sagittal T2 scans of another one.
 
-    Three quarters of the levels that may bear a lesion get one, so large that it takes a share of the sac's depth drawn evenly up
-    to 0.9; the others are shown as they are, and count as normal. The grade is that of the loss as measured on the image; with it
-    stands what simulated readers would say of such a loss. No reader has seen these lesions.
+    Seven of ten levels that may bear a lesion get one, so large that it takes a share of the sac's depth drawn evenly up to
+    0.9. Half of the others lose height or signal and nothing of the sac, the rest are shown as they are; both count as normal.
+    The grade is that of the loss as measured on the image; with it stands what simulated readers would say of such a loss. No
+    reader has seen these lesions.
 
     Args:
         bases: Prepared study, real or simulated.
@@ -150,13 +151,18 @@ def _planned(base: _Base, image: torch.Tensor, drawing: np.random.RandomState) -
     frames = frames_of(base.case.discs, base.canals)
     plan, drawn = [], {}
     for level in base.levels:
-        has_lesion, share = drawing.random_sample() < _WITH_LESION, drawing.uniform(0, _LARGEST_SHARE)
+        kind, share = drawing.random_sample(), drawing.uniform(0, _LARGEST_SHARE)
         lesions = np.random.RandomState(drawing.randint(2**31))
         try:
             site = base_site(image, base.volume.affine, frames[level], base.case.discs)
         except LevelsNotFoundError:
             continue
-        drawn[level], found = draw_lesions(lesions, site, share) if has_lesion else ("none", ())
+        family, found = "none", ()
+        if kind < _WITH_LESION:
+            family, found = draw_lesions(lesions, site, share)
+        elif kind < _WITH_LESION + _WORN:
+            family, found = draw_lesions(lesions, site, 0.0, {"degeneration": 1.0})
+        drawn[level] = family if found else "none"
         plan.append(LevelLesions(site, found))
     return plan, drawn
 
