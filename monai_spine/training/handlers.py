@@ -17,7 +17,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from monai_spine.errors import OutputError
+from monai_spine.errors import OutputError, WeightsError
 
 __all__ = ["BestModel", "EpochSeed", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly"]
 
@@ -169,6 +169,9 @@ class LastCheckpoint:
         path: File to write, such as `runs/last.pt`.
         contents: Everything with `state_dict` and `load_state_dict`: network, optimizer, scheduler, best model.
         resume: Go on from `path` if it is there; otherwise start at the beginning.
+
+    Raises:
+        WeightsError: `path` is that of a run that wrote its best model elsewhere: two runs share a folder.
     """
 
     def __init__(self, path: Path | str, contents: Mapping[str, Any], *, resume: bool = False) -> None:
@@ -187,13 +190,18 @@ class LastCheckpoint:
             if getattr(engine, "scaler", None) is not None:
                 states["scaler"] = engine.scaler.state_dict()
             counters = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-            _save({"trainer": counters, "random": torch.get_rng_state(), **states}, self.path)
+            _save({"trainer": counters, "random": torch.get_rng_state(), "run": self._run, **states}, self.path)
 
     def restore(self, engine: Engine) -> None:
         """Load what `save` wrote, on every process."""
         if not self.resume or not self.path.is_file():
             return
         state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state.get("run", self._run) != self._run:
+            raise WeightsError(
+                f"{self.path} is of a run that writes {state['run']}, this one writes {self._run}. "
+                "Give each run an output_dir of its own, or the ckpt_path that it had."
+            )
         for name, part in self.contents.items():
             lengths = {key: getattr(part, key) for key in _LENGTHS if hasattr(part, key)}
             part.load_state_dict({**state[name], **lengths} if lengths else state[name])
@@ -202,6 +210,12 @@ class LastCheckpoint:
         torch.set_rng_state(state["random"])
         engine.state.epoch, engine.state.iteration = state["trainer"]["epoch"], state["trainer"]["iteration"]
         _log.info("going on from %s after epoch %d of %d", self.path, engine.state.epoch, engine.state.max_epochs)
+
+    @property
+    def _run(self) -> str | None:
+        """What tells this run from another one in the same folder: where its best model goes, wherever the folders may move."""
+        best = self.contents.get("best")
+        return "/".join(best.path.absolute().parts[-2:]) if isinstance(best, BestModel) else None
 
 
 class LogLearningRate:

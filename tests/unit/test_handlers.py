@@ -8,7 +8,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from monai_spine.errors import OutputError
+from monai_spine.errors import OutputError, WeightsError
 from monai_spine.training.handlers import BestModel, EpochSeed, FirstProcessWriter, LastCheckpoint, LogLearningRate, StopEarly
 from monai_spine.training.intensities import RandIntensityd
 
@@ -69,6 +69,20 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     second.run([0, 0], max_epochs=5)
     assert epochs == [4, 5]
     assert again.weight.item() == 7.0
+
+
+def test_a_run_does_not_go_on_from_another_one_in_the_same_folder(tmp_path: Path) -> None:
+    def run(name: str, *, epochs: int) -> Engine:
+        engine, network = Engine(lambda engine, batch: None), torch.nn.Linear(1, 1)
+        contents = {"network": network, "best": BestModel(tmp_path / name, network, "loss")}
+        LastCheckpoint(tmp_path / "last.pt", contents, resume=True).attach(engine)
+        engine.run([0], max_epochs=epochs)
+        return engine
+
+    run("canal.pt", epochs=1)
+    with pytest.raises(WeightsError, match=r"canal\.pt, this one writes .*foramen\.pt.*output_dir"):
+        run("foramen.pt", epochs=2)
+    assert run("canal.pt", epochs=2).state.epoch == 2
 
 
 def drawn_in(epochs: range, seed: int = 3) -> list[list[float]]:
