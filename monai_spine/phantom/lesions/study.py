@@ -2,8 +2,8 @@
 
 OUT/volumes/<case>_<copy>/sagittal_t2.nii    what lies around the column
 OUT/lesions.csv                              what was drawn at each level, and what the sac lost
-OUT/datalist.json                            canal stenosis as the loss grades it, what became of discs that are graded; splits and
-                                             patients as of the bases
+OUT/datalist.json                            canal stenosis as the loss grades it, what became of graded discs; splits and patients
+                                             as of the bases
 """
 
 from __future__ import annotations
