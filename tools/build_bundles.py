@@ -82,6 +82,7 @@ class GradingBundle:
         thin_axis: The axis across the slices.
         where: Where the crop is centred, in words.
         referral: Above which expected risk findings are referred, and what that comes to.
+        temperature: What logits are divided by, fitted on 100 simulated studies that it never saw.
     """
 
     condition: Condition
@@ -94,6 +95,7 @@ class GradingBundle:
     where: str
     referral: Referral
     epochs: int = 14
+    temperature: float = 1.0
 
     @property
     def name(self) -> str:
@@ -159,6 +161,7 @@ class GradingBundle:
             "network": _block(self.network()),
             "referral": _block({"expected_risk": self.referral.expected_risk, "meaning": self.referral.meaning}),
             "referred": self.referral,
+            "temperature": self.temperature,
             "shape": json.dumps(self.shape),
             "weights_sha256": _block(_hashes(root)),
         }

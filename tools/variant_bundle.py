@@ -35,6 +35,10 @@ LAID_OVER = {
 """Which folders of overlays belong to which config of a bundle."""
 
 
+_UNFITTED = {"temperature": 1.0, "referral": None}
+"""What was fitted to the weights that were there, as it is before it is fitted to others."""
+
+
 def overlay_names() -> list[str]:
     """The overlays that change what an analysis has to do."""
     return sorted(path.stem for kind in ("architectures", "inference") for path in (CONFIGS / kind).glob("*.json"))
@@ -94,6 +98,7 @@ def _lay_over(root: Path, overlay: str | None, trained_on: str) -> None:
         if config == "metadata":
             path.write_text(metadata_text({**content, **_origin(content, trained_on)}), encoding="utf-8")
         else:
+            content |= {name: value for name, value in _UNFITTED.items() if name in content}
             path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     readme = root / "docs" / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""

@@ -41,6 +41,7 @@ def test_weights_of_the_bundles_own_training_need_no_overlay(source: Path, tmp_p
     assert ours.metadata["training_data"] == "our scans"
     assert set(ours.weights_sha256) == {"models/model.pt", "models/model.ts"}
     assert ours.config("crop") == find_bundle(NAME).config("crop")
+    assert (ours.option("temperature"), ours.option("referral")) == (1.0, None)
     assert "Trained on our scans" in (ours.root / "docs" / "README.md").read_text(encoding="utf-8")
 
 

@@ -63,7 +63,7 @@ def _write_ensemble(
     document = json.loads(path.read_text(encoding="utf-8"))
     condition = str(document["condition"])
     config = _inference(document, _training(plan, bundle), members=len(states), augment=plan.augment)
-    config |= _scaling(config, temperatures.get(condition, 1.0))
+    config["temperature"] = round(temperatures.get(condition, 1.0), 4)
     config["referral"] = _section(referrals.get(condition))
     path.write_text(json.dumps(config, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     hashes = {fold: hashlib.sha256(found).hexdigest() for fold, found in contents.items()}
@@ -88,13 +88,6 @@ def _inference(document: dict[str, Any], training: ConfigParser, *, members: int
         looks = training.get_parsed_content("looks")
         config["inferer"] = {"_target_": training["validate"]["inferer"]["_target_"], "crop": "@crop", **looks}
     return config
-
-
-def _scaling(config: Mapping[str, Any], temperature: float) -> dict[str, Any]:
-    """The logits are divided by the temperature before everything else."""
-    divide = {"_target_": "Lambdad", "keys": "pred", "func": "$lambda pred: pred / @temperature"}
-    steps = {**config["postprocessing"], "transforms": [divide, *config["postprocessing"]["transforms"]]}
-    return {"temperature": round(temperature, 4), "postprocessing": steps}
 
 
 def _section(referral: Referral | None) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 OUT/volumes/<case>_<copy>/sagittal_t2.nii    what lies around the column
 OUT/lesions.csv                              what was drawn at each level, and what the sac lost
-OUT/datalist.json                            canal stenosis as the loss grades it, what became of graded discs; splits and patients
+OUT/datalist.json                            canal stenosis as the loss grades it, what became of graded discs; splits, patients
                                              as of the bases
 """
 
