@@ -75,8 +75,8 @@ def choose_threshold(
         allowed = np.flatnonzero(curve.risk <= risk)
         if not len(allowed):
             raise ValueError(
-                f"No threshold makes the risk {risk}: of the surest {100 * curve.coverage[0]:.2g} % of {len(labels)} findings "
-                f"{100 * curve.risk[0]:.2g} % are wrong. Allow a larger risk, or train longer."
+                f"No threshold makes the risk {risk}: of the surest {100 * curve.coverage[0]:.3g} % of {len(labels)} findings "
+                f"{100 * curve.risk[0]:.3g} % are wrong. Allow a larger risk, or train longer."
             )
         place = int(allowed[-1])
     return min(1.0, math.ceil((1 - float(curve.threshold[place])) * _STEP - 1e-6) / _STEP)
