@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     wanted.add_argument("--risk", type=float, help="largest share of wrong grades among what is not referred")
     parser.add_argument("--check", type=Path, nargs="+", help="other findings, on which is counted what the threshold comes to")
     parser.add_argument("--check-solution", type=Path, help="their train.csv")
-    parser.add_argument("--source", default="cases that it never saw", help="what these findings are, for the reader of a report")
+    parser.add_argument("--source", default="cases it has never seen", help="what these findings are, for the reader of a report")
     parser.add_argument("--write", type=Path, help="folder of bundles whose inference.json gets the thresholds")
     return parser
 

@@ -204,7 +204,7 @@ def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None =
         print(write_test_report(tables, temperatures, plan.place / "test"))
     if ship_to is not None:
         tested = None if tables is None else with_temperature(averaged(tables), temperatures)
-        source = "the folds, each predicted by a model that never saw it" if tested is None else "a test that it never saw"
+        source = "studies that its folds held out" if tested is None else "a test that it has never seen"
         referrals = referrals_of(calibrated(table)[0], tested, coverage, source)
         ship(plan, ship_to, temperatures, referrals)
         print(f"Bundles for `monai-spine analyze --bundles {ship_to}`:")

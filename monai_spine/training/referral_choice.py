@@ -35,16 +35,16 @@ class ReferralEffect:
     risk_of_all: float
 
     def sentence(self, source: str) -> str:
-        """For the reader of a report: `Of 1,000 findings of SOURCE it refers ...`."""
+        """For the reader of a report: `On 1,000 findings of SOURCE: 10.0 % are referred to a reader; ...`."""
         kept = (
             "nothing is left"
             if math.isnan(self.risk_of_rest)
-            else f"of the rest {100 * self.risk_of_rest:.1f} % are graded wrong"
+            else f"{100 * self.risk_of_rest:.1f} % of the rest are graded wrong"
         )
-        gone = "" if math.isnan(self.risk_of_referred) else f", of the referred {100 * self.risk_of_referred:.0f} %"
+        gone = "" if math.isnan(self.risk_of_referred) else f", {100 * self.risk_of_referred:.0f} % of those referred"
         return (
-            f"Of {self.findings:,} findings of {source} it refers {100 * self.referred:.1f} %; {kept}{gone}, "
-            f"of all {100 * self.risk_of_all:.1f} %."
+            f"On {self.findings:,} findings of {source}: {100 * self.referred:.1f} % are referred to a reader; {kept}{gone}, "
+            f"{100 * self.risk_of_all:.1f} % of all."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -87,7 +88,8 @@ def test_one_share_has_to_be_wanted(wanted: dict) -> None:
 def test_the_sentence_holds_what_a_reader_has_to_know() -> None:
     effect = referral_effect(np.array([[0.9, 0.1, 0.0]] * 8 + [[0.4, 0.3, 0.3]] * 2), np.array([0] * 9 + [1]), 0.5)
     assert effect.sentence("a test") == (
-        "Of 10 findings of a test it refers 20.0 %; of the rest 0.0 % are graded wrong, of the referred 50 %, of all 10.0 %."
+        "On 10 findings of a test: 20.0 % are referred to a reader; "
+        "0.0 % of the rest are graded wrong, 50 % of those referred, 10.0 % of all."
     )
     assert "nothing is left" in referral_effect(FREQUENCIES, LABELS, 0.0).sentence("a test")
 
@@ -111,7 +113,7 @@ def test_the_tool_prints_thresholds_and_writes_them_into_bundles(tmp_path: Path,
     for path in tmp_path.glob("bundles/*/configs/inference.json"):
         section = json.loads(path.read_text())["referral"]
         assert f"expected_risk {section['expected_risk']:.4f}. {section['meaning']}" in printed
-        assert "findings of forty studies it refers 20" in section["meaning"] or "refers 19" in section["meaning"]
+        assert re.search(r"findings of forty studies: (20\.0|19\.\d) % are referred to a reader", section["meaning"])
 
 
 def written_out_of_fold(folder: Path) -> list[str]:
