@@ -32,6 +32,7 @@ from monai_spine.crops import CropSpec
 from monai_spine.degeneration import DEGENERATION, HEADS, DegenerationGrader
 from monai_spine.studies.folds import patient_folds, write_splits
 from monai_spine.studies.prepared import read_datalist
+from monai_spine.training.bundle_runs import interruptible
 from monai_spine.training.degeneration import degeneration_items
 from monai_spine.training.scaling import fit_temperature, tempered
 from monai_spine.weights import find_bundle
@@ -56,9 +57,10 @@ def train(fold: Path, output: Path, overlays: list[str], arguments: list[str]) -
             "@epochs",
         ]
         files = repr([str(config), *overlays])
-        subprocess.run(
-            [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *places, *arguments], check=True
-        )
+        with interruptible():
+            subprocess.run(
+                [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *places, *arguments], check=True
+            )
         (output / "done").touch()
     return weights
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import IO
 
 from monai_spine.errors import OutputError, WeightsError
 
-__all__ = ["CONFIGS", "Step", "bundle_command", "keep", "overlay", "perform"]
+__all__ = ["CONFIGS", "Step", "bundle_command", "interruptible", "keep", "overlay", "perform"]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Overlays, beside the package in its checkout."""
@@ -96,6 +99,8 @@ def bundle_command(
 def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     """Run a command, unless what it makes is there. All that it prints goes to `log.txt` in its folder.
 
+    A request to end is met like Ctrl-C, and ends the command too.
+
     Args:
         step: The command.
         watch: Called every second while it runs; what it raises ends the command.
@@ -115,8 +120,24 @@ def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     step.written.replace(step.made)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While this lasts, a request to end (SIGTERM) raises `KeyboardInterrupt`, so that no command that was begun outlives us.
+
+    Only the main thread can meet signals; in another one nothing changes.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None]) -> int:
-    with subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
+    with interruptible(), subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
         try:
             while True:
                 try:
