@@ -44,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cross_validation.head import HeadPlan, comparison, head_predictions, run_heads
 from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
 from cross_validation.report import write_report
-from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, steps
+from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, said_of, steps
 from cross_validation.shipping import ship
 
 from monai_spine.console import progress_reporter
@@ -71,7 +71,7 @@ def run_all(plan: Plan) -> None:
     with progress_reporter() as reporter:
         planned = list(steps(plan))
         for number, step in enumerate(planned):
-            reporter.step(number / len(planned), f"{step.name} ({number + 1} of {len(planned)})")
+            reporter.step(number / len(planned), f"{said_of(step.name, step.made)} ({number + 1} of {len(planned)})")
             perform(step)
 
 

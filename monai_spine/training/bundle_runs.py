@@ -15,7 +15,7 @@ from typing import IO
 
 from monai_spine.errors import OutputError, WeightsError
 
-__all__ = ["CONFIGS", "Step", "bundle_command", "interruptible", "keep", "overlay", "perform"]
+__all__ = ["CONFIGS", "Step", "bundle_command", "interruptible", "keep", "overlay", "perform", "said_of"]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Overlays, beside the package in its checkout."""
@@ -94,6 +94,11 @@ def bundle_command(
     given = {"config_file": str(configs), "bundle_root": str(bundle), **places}
     flags = [part for key, value in given.items() for part in (f"--{key}", value)]
     return (sys.executable, "-m", "monai.bundle", "run", what, *flags, *arguments)
+
+
+def said_of(name: str, made: Path) -> str:
+    """What is said of a step before it: its name, and that nothing is done where what it makes is there."""
+    return f"{name}, kept" if made.is_file() else name
 
 
 def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:

@@ -18,6 +18,7 @@ from monai_spine.training.scaling import tempered
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
+from cross_validate import run_all
 from cross_validation.report import write_report
 from cross_validation.runs import AUGMENT, Plan, Step, folds_of, keep_settings, perform, steps
 
@@ -118,6 +119,16 @@ def test_runs_of_other_settings_are_not_mixed_but_bundles_and_folds_may_be_added
         keep_settings(plan(tmp_path, arguments=("--epochs", "3")))
     with pytest.raises(OutputError, match=r"\(overlays, sha256\)"):
         keep_settings(plan(tmp_path, overlays=(ORDINAL,)))
+
+
+def test_a_resumed_run_says_what_it_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = plan(tmp_path, folds=("fold_0",))
+    for step in steps(whole):
+        step.made.parent.mkdir(parents=True, exist_ok=True)
+        step.made.touch()
+    run_all(whole)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("fold_0: ")[2] for line in said] == ["training, kept (1 of 2)", "predicting, kept (2 of 2)"]
 
 
 def test_a_study_without_folds_is_refused(tmp_path: Path) -> None:
