@@ -155,6 +155,9 @@ def test_the_report_says_what_calibration_across_folds_gains(tmp_path: Path) -> 
     assert means["with temperature"] < means["as predicted"]
     assert means["with temperature and fitted weights"] == pytest.approx(means["with temperature"], abs=0.01)
     assert "| with temperature |" in text
+    header = next(line for line in text.splitlines() if line.startswith("| official score |"))
+    assert header.endswith("| any severe spinal | score |")
+    assert "Score: the mean of the four parts." in text
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "risk_coverage.png",
         *(f"reliability_{condition.slug}.png" for condition in Condition),

@@ -102,6 +102,8 @@ def test_the_ensemble_is_the_mean_of_its_members_and_ends_in_a_submission(plan: 
     conclude(plan)
     printed = capsys.readouterr().out
     assert "| one fold's model |" in printed
+    header = next(line for line in printed.splitlines() if line.startswith("| official score |"))
+    assert header.endswith("| any severe spinal | mean of parts |"), "the canal alone has no official score"
     assert "| ensemble with temperature |" in printed
     place = plan.output / "augmented"
     assert (place / "test" / f"reliability_{SLUG}.png").stat().st_size > 5000
