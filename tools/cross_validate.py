@@ -21,8 +21,8 @@ turned and, where it has no side, mirrored, into OUT/augmented. Written are
 --ship FOLDER writes bundles that do the same in an analysis: the mean of all folds' models, their temperature, and a referral of
 the findings beyond --coverage of the surest:
 
-    python tools/cross_validate.py work/rsna2024 -o work/cv --test work/rsna2024 --augment --ship work/bundles
-    monai-spine analyze STUDY -o results --bundles work/bundles
+    python tools/cross_validate.py work/rsna2024 -o work/cv_test --test work/rsna2024 --augment --ship work/bundles
+    monai-spine analyze STUDY -o results_ensemble --bundles work/bundles
 
 With --head, a study head is trained for each fold on what the graders of the other folds saw of the studies that they held out
 (`tools/cross_validation/head.py`); what it comes to goes to OUT/head, with the score with and without it in comparison.md.

@@ -51,16 +51,28 @@ def keep(folder: Path, settings: Mapping[str, object]) -> None:
     path = folder / "settings.json"
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key in settings if there.get(key) != settings[key])
+        differing = "; ".join(_differences({key: there.get(key) for key in settings}, settings))
         if differing:
-            raise OutputError(
-                f"{folder} holds runs of other settings ({', '.join(differing)}). Choose another folder, or remove it."
-            )
+            raise OutputError(f"{folder} holds runs of other settings: {differing}. Choose another folder, or remove it.")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def _differences(there: Mapping[str, object], wanted: Mapping[str, object], of: str = "") -> Iterator[str]:
+    """Each setting that differs, with both values."""
+    for key in sorted({*there, *wanted}):
+        before, now = there.get(key), wanted.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, f"{key} of ")
+        elif before != now:
+            yield f"{of}{key} was {_shown(before)}, is {_shown(now)}"
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None or value in ([], {}) else json.dumps(value)
 
 
 def overlay(kind: str, name: str) -> Path:

@@ -115,10 +115,15 @@ def test_a_failure_shows_what_was_printed_and_leaves_nothing_as_finished(tmp_pat
 def test_runs_of_other_settings_are_not_mixed_but_bundles_and_folds_may_be_added(tmp_path: Path) -> None:
     keep_settings(plan(tmp_path, folds=("fold_0",)))
     keep_settings(plan(tmp_path))
-    with pytest.raises(OutputError, match=r"holds runs of other settings \(arguments\). Choose another folder"):
+    with pytest.raises(OutputError, match=r'settings: arguments was nothing, is \["--epochs", "3"\]\. Choose another folder'):
         keep_settings(plan(tmp_path, arguments=("--epochs", "3")))
-    with pytest.raises(OutputError, match=r"\(overlays, sha256\)"):
+    with pytest.raises(
+        OutputError, match=r'overlays was nothing, is \[".*"\]; sha256 of .*ordinal\.json was nothing, is "\w{64}"\.'
+    ):
         keep_settings(plan(tmp_path, overlays=(ORDINAL,)))
+    with pytest.raises(OutputError, match=r'arguments was .*; test was nothing, is ".*prepared"\. Choose') as refused:
+        keep_settings(plan(tmp_path, test=tmp_path / "prepared", folds=("fold_0",), arguments=("--epochs", "3")))
+    assert "folds" not in str(refused.value)
 
 
 def test_a_resumed_run_says_what_it_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
