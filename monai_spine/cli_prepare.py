@@ -53,7 +53,8 @@ def prepare_rsna2024(
         prepared = rsna2024_prepare.prepare(data, output, options, on_study=on_study)
     for line in (*renewed_lines(prepared.renewed), *set_aside_lines(prepared.set_aside)):
         typer.echo(line, err=True)
-    were = f"{counted(prepared.studies)} prepared, {len(prepared.set_aside)} set aside"
+    pointless = f", {prepared.without_points} without any point (in no data list)" if prepared.without_points else ""
+    were = f"{counted(prepared.studies)} prepared{pointless}, {len(prepared.set_aside)} set aside"
     typer.echo(f"{were}: {prepared.report}\n{prepared.path}")
     if prepared.set_aside:
         raise typer.Exit(PARTLY_FAILED)

@@ -62,8 +62,8 @@ tables alone."""
 
 
 _REFERS = (
-    "Of {findings} findings of 100 simulated studies that it never saw it refers {referred} %; "
-    "of the rest {rest} % are graded wrong, of the referred {gone} %, of all {all} %."
+    "On {findings} findings of 100 simulated studies that it has never seen: {referred} % are referred to a reader; "
+    "{rest} % of the rest are graded wrong, {gone} % of those referred, {all} % of all."
 )
 """As `tools/choose_referral.py` prints it: `--coverage 0.9` on 71 replicas, `--check` on 100 phantom studies."""
 

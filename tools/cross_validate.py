@@ -21,8 +21,8 @@ turned and, where it has no side, mirrored, into OUT/augmented. Written are
 --ship FOLDER writes bundles that do the same in an analysis: the mean of all folds' models, their temperature, and a referral of
 the findings beyond --coverage of the surest:
 
-    python tools/cross_validate.py work/rsna2024 -o work/cv --test work/rsna2024 --augment --ship work/bundles
-    monai-spine analyze STUDY -o results --bundles work/bundles
+    python tools/cross_validate.py work/rsna2024 -o work/cv_test --test work/rsna2024 --augment --ship work/bundles
+    monai-spine analyze STUDY -o results_ensemble --bundles work/bundles
 
 With --head, a study head is trained for each fold on what the graders of the other folds saw of the studies that they held out
 (`tools/cross_validation/head.py`); what it comes to goes to OUT/head, with the score with and without it in comparison.md.
@@ -44,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cross_validation.head import HeadPlan, comparison, head_predictions, run_heads
 from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
 from cross_validation.report import write_report
-from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, steps
+from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, said_of, steps
 from cross_validation.shipping import ship
 
 from monai_spine.console import progress_reporter
@@ -71,7 +71,7 @@ def run_all(plan: Plan) -> None:
     with progress_reporter() as reporter:
         planned = list(steps(plan))
         for number, step in enumerate(planned):
-            reporter.step(number / len(planned), f"{step.name} ({number + 1} of {len(planned)})")
+            reporter.step(number / len(planned), f"{said_of(step.name, step.made)} ({number + 1} of {len(planned)})")
             perform(step)
 
 
@@ -204,7 +204,7 @@ def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None =
         print(write_test_report(tables, temperatures, plan.place / "test"))
     if ship_to is not None:
         tested = None if tables is None else with_temperature(averaged(tables), temperatures)
-        source = "the folds, each predicted by a model that never saw it" if tested is None else "a test that it never saw"
+        source = "studies that its folds held out" if tested is None else "a test that it has never seen"
         referrals = referrals_of(calibrated(table)[0], tested, coverage, source)
         ship(plan, ship_to, temperatures, referrals)
         print(f"Bundles for `monai-spine analyze --bundles {ship_to}`:")

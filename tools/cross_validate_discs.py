@@ -34,6 +34,7 @@ from monai_spine.crops import CropSpec
 from monai_spine.degeneration import DEGENERATION, HEADS, DegenerationGrader
 from monai_spine.studies.folds import patient_folds, write_splits
 from monai_spine.studies.prepared import read_datalist
+from monai_spine.training.bundle_runs import interruptible
 from monai_spine.training.degeneration import degeneration_items
 from monai_spine.training.scaling import fit_temperature, tempered
 from monai_spine.weights import find_bundle
@@ -58,9 +59,10 @@ def train(data: list[str], output: Path, overlays: list[str], arguments: list[st
             "@epochs",
         ]
         files = repr([str(config), *overlays])
-        subprocess.run(
-            [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *places, *arguments], check=True
-        )
+        with interruptible():
+            subprocess.run(
+                [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *places, *arguments], check=True
+            )
         (output / "done").touch()
     return weights
 

@@ -3,7 +3,7 @@
     monai-spine phantom work/test --studies 200 --seed 2
     monai-spine analyze work/test/train_images -o work/results --formats json
     python tools/evaluate_phantom.py work/test work/results
-    python tools/evaluate_phantom.py work/replica work/cv/test/submission.csv
+    python tools/evaluate_phantom.py work/replica work/cv_replica/test/submission.csv
 
 Prints how far the level points lie from the true ones, and where the score lies between the best possible one (0) and that of
 the class shares alone (1). Of a submission, the score alone, on the studies that it has.

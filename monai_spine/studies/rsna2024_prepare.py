@@ -78,6 +78,7 @@ class Prepared:
         set_aside: Studies that take no part.
         quirks: All that was odd.
         renewed: Studies of an earlier run that were written anew, and what had changed.
+        without_points: How many have their images written, but no point, and so are in no data list.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class Prepared:
     set_aside: tuple[SetAsideStudy, ...]
     quirks: tuple[Quirk, ...]
     renewed: Mapping[int, str] = field(default_factory=dict)
+    without_points: int = 0
 
     @property
     def report(self) -> Path:
@@ -214,7 +216,7 @@ def _write_lists(
     content = ReportContent(f"RSNA 2024 data ({source})", used, images, cases, parts, quirks, set_aside, corrections)
     write_file(out / "report.html", report_html(content))
     (out / COMPLETE).touch()
-    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks)
+    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks, without_points=content.without_points)
 
 
 def _points_and_quirks(

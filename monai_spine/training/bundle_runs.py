@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import IO
 
 from monai_spine.errors import OutputError, WeightsError
 
-__all__ = ["CONFIGS", "Step", "bundle_command", "keep", "overlay", "perform"]
+__all__ = ["CONFIGS", "Step", "bundle_command", "interruptible", "keep", "overlay", "perform", "said_of"]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Overlays, beside the package in its checkout."""
@@ -48,16 +51,28 @@ def keep(folder: Path, settings: Mapping[str, object]) -> None:
     path = folder / "settings.json"
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key in settings if there.get(key) != settings[key])
+        differing = "; ".join(_differences({key: there.get(key) for key in settings}, settings))
         if differing:
-            raise OutputError(
-                f"{folder} holds runs of other settings ({', '.join(differing)}). Choose another folder, or remove it."
-            )
+            raise OutputError(f"{folder} holds runs of other settings: {differing}. Choose another folder, or remove it.")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def _differences(there: Mapping[str, object], wanted: Mapping[str, object], of: str = "") -> Iterator[str]:
+    """Each setting that differs, with both values."""
+    for key in sorted({*there, *wanted}):
+        before, now = there.get(key), wanted.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, f"{key} of ")
+        elif before != now:
+            yield f"{of}{key} was {_shown(before)}, is {_shown(now)}"
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None or value in ([], {}) else json.dumps(value)
 
 
 def overlay(kind: str, name: str) -> Path:
@@ -93,8 +108,15 @@ def bundle_command(
     return (sys.executable, "-m", "monai.bundle", "run", what, *flags, *arguments)
 
 
+def said_of(name: str, made: Path) -> str:
+    """What is said of a step before it: its name, and that nothing is done where what it makes is there."""
+    return f"{name}, kept" if made.is_file() else name
+
+
 def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     """Run a command, unless what it makes is there. All that it prints goes to `log.txt` in its folder.
+
+    A request to end is met like Ctrl-C, and ends the command too.
 
     Args:
         step: The command.
@@ -115,8 +137,24 @@ def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     step.written.replace(step.made)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While this lasts, a request to end (SIGTERM) raises `KeyboardInterrupt`, so that no command that was begun outlives us.
+
+    Only the main thread can meet signals; in another one nothing changes.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None]) -> int:
-    with subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
+    with interruptible(), subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
         try:
             while True:
                 try:

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from cross_validation.report import score_lines
-from cross_validation.runs import REPOSITORY, Plan, Step, bundle_command, keep, perform
+from cross_validation.runs import REPOSITORY, Plan, Step, bundle_command, keep, perform, said_of
 from monai_spine.anatomy import Condition
 from monai_spine.console import progress_reporter
 from monai_spine.errors import TableError, WeightsError
@@ -150,14 +150,16 @@ def run_heads(heads: HeadPlan) -> None:
     keep(heads.output, {"folds": list(folds), "arguments": list(heads.arguments), "sha256": configs})
     with progress_reporter() as reporter:
         for number, fold in enumerate(folds):
-            reporter.step(number / (2 * len(folds)), f"features, {fold}")
-            look(heads.look_of(fold, fold, "held_out"))
+            held_out = heads.look_of(fold, fold, "held_out")
+            reporter.step(number / (2 * len(folds)), said_of(f"features, {fold}", held_out.made))
+            look(held_out)
             if heads.use_features:
                 look(heads.look_of(fold, folds[0], "anchors", "--limit", str(_ANCHORS)))
         for number, fold in enumerate(folds):
-            reporter.step((len(folds) + number) / (2 * len(folds)), f"study head, {fold}")
+            steps = list(_steps(heads, fold))
+            reporter.step((len(folds) + number) / (2 * len(folds)), said_of(f"study head, {fold}", steps[-1].made))
             _write_training(heads, fold)
-            for step in _steps(heads, fold):
+            for step in steps:
                 perform(step)
 
 
