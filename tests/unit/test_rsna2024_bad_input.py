@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
-from tiny_rsna2024 import Row, edit_points, edit_series, edit_train, folder_of, series_of, write_data
+from tiny_rsna2024 import Row, edit_header, edit_points, edit_series, edit_train, folder_of, series_of, write_data
 
 from monai_spine.errors import SpineError, TableError
 from monai_spine.studies.prepared import read_datalist
@@ -172,6 +173,18 @@ def empty_series(data: Path) -> None:
     folder.mkdir()
 
 
+def uids_of_another_series(data: Path) -> None:
+    """The T1 series under the SOPInstanceUIDs of the T2 series."""
+    t1, t2 = (sorted(folder_of(data, BAD, name).glob("*.dcm")) for name in ("Sagittal T1", "Sagittal T2/STIR"))
+    for path, other in zip(t1, t2, strict=False):
+        edit_header(path, SOPInstanceUID=pydicom.dcmread(other).SOPInstanceUID)
+
+
+def one_uid_for_a_series(data: Path) -> None:
+    for path in folder_of(data, BAD, "Axial T2").glob("*.dcm"):
+        edit_header(path, SOPInstanceUID="1.2.3")
+
+
 CASES = {
     unknown_label: rf"train\.csv, line 2: {CANAL} is 'severe'\. Choose from: Normal/Mild, Moderate, Severe, nothing",
     unknown_description: r"train_series_descriptions\.csv, line 2: series_description is 'Coronal T2' .*Choose from: Sagittal T1",
@@ -201,6 +214,8 @@ CASES = {
     point_that_is_no_number: r"coordinates\.csv, line 2: x is 'nan', which is not finite .*Replace what is infinite or NaN",
     point_below_zero: r"coordinates\.csv, line 2: x .*, y -0\.6 lies outside of .*\.dcm, which has 64 × 64 pixels\. Correct",
     instance_as_float: r"coordinates\.csv, line 2: instance_number '3\.0' is not a whole number .*as integers",
+    uids_of_another_series: r"\d+/\d+\.dcm has the SOPInstanceUID of .*/\d+\.dcm: their slices cannot be told apart\. Restore",
+    one_uid_for_a_series: r"2\.dcm has the SOPInstanceUID of .*/1\.dcm: their slices cannot be told apart\. Restore",
     empty_series: r"holds no \.dcm file\. Restore the series from the data set",
 }
 
