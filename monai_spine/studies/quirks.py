@@ -32,7 +32,8 @@ QUIRK_TITLES: Mapping[str, str] = MappingProxyType(
         "series_left_out": "Series that form no volume",
         "image_flag": "Other remarks of the image reader",
         "same_images": "Images that another study has as well",
-        "shared_patient_id": "PatientIDs that tell no patients apart",
+        "several_patients": "Files of several patients or examinations in one study",
+        "shared_patient_id": "PatientIDs and StudyInstanceUIDs that tell no patients apart",
         "listed": "Corrections from the list",
     }
 )

@@ -14,7 +14,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,26 @@ class VolumeFacts:
 
 @dataclass(frozen=True)
 class SeriesFacts:
-    """One series as it was read; `left_out` says why it has no volume, and is empty where it has."""
+    """One series as it was read.
+
+    Attributes:
+        series_id: Its number in the tables.
+        role: What the table calls it.
+        series_instance_uid: Of its first file.
+        frame_of_reference_uid: Of its first file.
+        volumes: What was written of it.
+        patient_ids: PatientIDs of its files, each once.
+        study_instance_uids: StudyInstanceUIDs of its files, each once.
+        left_out: Why it has no volume; empty where it has.
+    """
 
     series_id: int
     role: Role
     series_instance_uid: str
     frame_of_reference_uid: str
     volumes: tuple[VolumeFacts, ...]
+    patient_ids: tuple[str, ...]
+    study_instance_uids: tuple[str, ...]
     left_out: str = ""
 
 
@@ -76,7 +89,6 @@ class StudyImages:
     """What `study.json` holds; `files` is `files_digest` of what it was made from."""
 
     study_id: int
-    patient_id: str
     series: tuple[SeriesFacts, ...]
     files: str = ""
 
@@ -146,7 +158,7 @@ def read_images(out: Path, study_id: int) -> StudyImages:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         series = tuple(_series_from_json(one) for one in document["series"])
-        return StudyImages(int(document["study_id"]), str(document["patient_id"]), series, str(document.get("files", "")))
+        return StudyImages(int(document["study_id"]), series, str(document["files"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TableError(f"{path} cannot be read ({error!r}). Remove {path.parent} and use --resume.") from error
 
@@ -158,7 +170,8 @@ def _series_from_json(one: Mapping[str, Any]) -> SeriesFacts:
         )
         for volume in one["volumes"]
     )
-    return SeriesFacts(**{**one, "role": Role(one["role"]), "volumes": volumes})
+    names = {key: tuple(map(str, one[key])) for key in ("patient_ids", "study_instance_uids")}
+    return SeriesFacts(**{**one, **names, "role": Role(one["role"]), "volumes": volumes})
 
 
 def _digest(data: Path, study: StudyRows) -> str:
@@ -181,8 +194,7 @@ def _write(study: StudyRows, instances: Mapping[int, Sequence[Instance]], folder
         for volume, index in [places.get(one.sop_instance_uid, ("", -1))]
     ]
     write_instances(rows, folder)
-    patient = next((one.patient_id for _, one in _pairs(instances) if one.patient_id), "")
-    document = asdict(StudyImages(study.study_id, patient, tuple(series), digest))
+    document = asdict(StudyImages(study.study_id, tuple(series), digest))
     (folder / _STUDY_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
@@ -195,11 +207,14 @@ def _write_series(
 ) -> SeriesFacts:
     """Write the volumes of a series, and enter into `places` the volume and the slice of each instance."""
     tags, uid = instances[0].tags, instances[0].series_instance_uid
+    patients = tuple(dict.fromkeys(one.patient_id for one in instances if one.patient_id))
+    studies = tuple(dict.fromkeys(one.study_instance_uid for one in instances if one.study_instance_uid))
+    facts = SeriesFacts(number, role, uid, tags.frame_of_reference_uid, (), patients, studies)
     series = Series(uid, tags.number, tags.description, tuple(instances), tags)
     try:
         volumes = load_series(series)
     except VolumeGeometryError as error:
-        return SeriesFacts(number, role, uid, tags.frame_of_reference_uid, (), str(error))
+        return replace(facts, left_out=str(error))
     written = []
     for index, volume in enumerate(volumes, start=first):
         name = f"{role.value}_{index}.nii.gz"
@@ -208,7 +223,7 @@ def _write_series(
         places.update({sop: (name, k) for k, sop in enumerate(volume.sop_instance_uids)})
         spacing = tuple(round(edge, 4) for edge in volume.spacing_mm)
         written.append(VolumeFacts(name, voxels.shape, spacing, zlib.crc32(voxels.T.data), volume.flags))
-    return SeriesFacts(number, role, uid, tags.frame_of_reference_uid, tuple(written))
+    return replace(facts, volumes=tuple(written))
 
 
 def _as_stored(volume: Volume) -> npt.NDArray[Any]:
