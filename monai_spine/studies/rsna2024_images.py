@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +124,7 @@ def write_images(data: Path, out: Path, study: StudyRows) -> None:
 
     Raises:
         TableError: The tables and the disk do not fit together: a series, an instance, or a pixel that is not there.
-        UnreadableInputError: A file cannot be read.
+        UnreadableInputError: A file cannot be read, or has pixels that are not finite.
         OutputError: The folder cannot be written.
     """
     digest, instances = _digest(data, study), read_headers(data, study)
@@ -218,26 +218,38 @@ def _write_series(
     written = []
     for index, volume in enumerate(volumes, start=first):
         name = f"{role.value}_{index}.nii.gz"
-        voxels = _as_stored(volume)
+        voxels, remarks = _as_stored(volume, instances)
         save_nifti(voxels, volume.affine, folder / name)
         places.update({sop: (name, k) for k, sop in enumerate(volume.sop_instance_uids)})
         spacing = tuple(round(edge, 4) for edge in volume.spacing_mm)
-        written.append(VolumeFacts(name, voxels.shape, spacing, zlib.crc32(voxels.T.data), volume.flags))
+        written.append(VolumeFacts(name, voxels.shape, spacing, zlib.crc32(voxels.T.data), (*volume.flags, *remarks)))
     return replace(facts, volumes=tuple(written))
 
 
-def _as_stored(volume: Volume) -> npt.NDArray[Any]:
-    """The voxels as the smallest whole numbers that hold them, else as float32.
+def _as_stored(volume: Volume, instances: Sequence[Instance]) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """The voxels as the smallest whole numbers that hold them, else as float32, and what is to be said of them.
 
     Slices that were resampled onto another size lie between whole numbers and are rounded to them.
     """
     array = volume.array
     if any(flag.startswith(RESAMPLED) for flag in volume.flags):
         array = np.rint(array)
-    lowest, highest = array.min(), array.max()
+    lowest, highest = float(array.min()), float(array.max())
+    if not np.isfinite([lowest, highest]).all():
+        _refuse_not_finite(volume, instances)
+    remarks = (f"every voxel is {lowest:g}: the volume shows nothing",) if lowest == highest else ()
     for kind in _KINDS:
         limits = np.iinfo(kind)
         if limits.min <= lowest and highest <= limits.max:
             whole = array.astype(kind)
-            return whole if np.array_equal(whole, array) else array
-    return array
+            return (whole if np.array_equal(whole, array) else array), remarks
+    return array, remarks
+
+
+def _refuse_not_finite(volume: Volume, instances: Sequence[Instance]) -> NoReturn:
+    broken = next(k for k in range(volume.array.shape[2]) if not np.isfinite(volume.array[..., k]).all())
+    file = next(one.path for one in instances if one.sop_instance_uid == volume.sop_instance_uids[broken])
+    raise UnreadableInputError(
+        f"{file} has pixels that are NaN or infinite, as they are stored or by RescaleSlope and RescaleIntercept. "
+        "Restore the file from the data set."
+    )

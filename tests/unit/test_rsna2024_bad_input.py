@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from tiny_rsna2024 import Row, edit_header, edit_points, edit_series, edit_train, folder_of, series_of, write_data
@@ -185,6 +186,20 @@ def one_uid_for_a_series(data: Path) -> None:
         edit_header(path, SOPInstanceUID="1.2.3")
 
 
+def pixel_that_is_nan(data: Path) -> None:
+    path = folder_of(data, BAD, "Axial T2") / "3.dcm"
+    dataset = pydicom.dcmread(path)
+    pixels = dataset.pixel_array.astype(np.float32)
+    pixels[20, 30] = np.nan
+    del dataset.PixelData
+    dataset.BitsAllocated, dataset.FloatPixelData = 32, pixels.tobytes()
+    dataset.save_as(path)
+
+
+def slope_beyond_all_numbers(data: Path) -> None:
+    edit_header(folder_of(data, BAD, "Axial T2") / "3.dcm", RescaleSlope="1e38", RescaleIntercept="0")
+
+
 CASES = {
     unknown_label: rf"train\.csv, line 2: {CANAL} is 'severe'\. Choose from: Normal/Mild, Moderate, Severe, nothing",
     unknown_description: r"train_series_descriptions\.csv, line 2: series_description is 'Coronal T2' .*Choose from: Sagittal T1",
@@ -216,6 +231,8 @@ CASES = {
     instance_as_float: r"coordinates\.csv, line 2: instance_number '3\.0' is not a whole number .*as integers",
     uids_of_another_series: r"\d+/\d+\.dcm has the SOPInstanceUID of .*/\d+\.dcm: their slices cannot be told apart\. Restore",
     one_uid_for_a_series: r"2\.dcm has the SOPInstanceUID of .*/1\.dcm: their slices cannot be told apart\. Restore",
+    pixel_that_is_nan: r"3\.dcm has pixels that are NaN or infinite, .*Restore the file from the data set",
+    slope_beyond_all_numbers: r"3\.dcm has pixels that are NaN or infinite, .* by RescaleSlope and RescaleIntercept",
     empty_series: r"holds no \.dcm file\. Restore the series from the data set",
 }
 

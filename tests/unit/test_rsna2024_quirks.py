@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from tiny_rsna2024 import Row, edit_points, edit_series, edit_train, folder_of, series_of, write_data
+from tiny_rsna2024 import Row, edit_header, edit_points, edit_series, edit_train, folder_of, series_of, write_data
 
 from monai_spine.anatomy import LEVELS, Severity, Target
 from monai_spine.studies.instance_table import locate_voxel, read_instances
@@ -308,3 +308,12 @@ def test_two_series_of_a_kind_are_both_written(data: Path, true: PreparedCase, r
     assert [volume.role for volume in case.volumes].count("sagittal_t1") == 2
     assert case.targets == true.targets
     assert kinds(quirks) == ["several_series"]
+
+
+def test_a_series_that_shows_nothing_is_flagged(data: Path, run) -> None:
+    folder = folder_of(data, STUDY, "Sagittal T1")
+    for path in folder.glob("*.dcm"):
+        edit_header(path, PixelData=bytes(len(pydicom.dcmread(path).PixelData)))
+    _, (quirk,) = run()
+    assert (quirk.kind, quirk.series_id) == ("image_flag", int(folder.name))
+    assert quirk.seen == "every voxel is 0: the volume shows nothing"
