@@ -14,7 +14,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +25,7 @@ from monai_spine.errors import OutputError, TableError, UnreadableInputError, Vo
 from monai_spine.instances import Instance
 from monai_spine.series import Role
 from monai_spine.store import COMPLETE
-from monai_spine.studies.instance_table import InstanceRow, read_instances, write_instances
+from monai_spine.studies.instance_table import INSTANCES_FILE, InstanceRow, read_instances, write_instances
 from monai_spine.studies.nifti_files import save_nifti
 from monai_spine.studies.rsna2024_files import files_digest, read_headers, refuse_points_outside
 from monai_spine.studies.rsna2024_tables import StudyRows
@@ -86,23 +86,37 @@ class SeriesFacts:
 
 @dataclass(frozen=True)
 class StudyImages:
-    """What `study.json` holds; `files` is `files_digest` of what it was made from."""
+    """What `study.json` holds.
+
+    Attributes:
+        study_id: Of the study.
+        series: Its series in the order of the table.
+        files: `files_digest` of what it was made from.
+        sizes: Bytes of each file that lies beside `study.json`, by its name.
+    """
 
     study_id: int
     series: tuple[SeriesFacts, ...]
     files: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def why_to_write(data: Path, out: Path, study: StudyRows) -> str | None:
     """Why a study's images have to be written: what changed since they were; empty where they are not there at all.
 
     Returns:
-        None where all is there, made from the files of today, under the series and with the slices that the tables name today.
+        None where all is there and whole, made from the files of today, under the series and with the slices that the tables name
+        today.
     """
     folder = out / "volumes" / str(study.study_id)
     if not (folder / COMPLETE).is_file():
         return ""
-    written = read_images(out, study.study_id)
+    try:
+        written = read_images(out, study.study_id)
+    except TableError:
+        return f"{_STUDY_FILE} is missing, damaged or of an earlier version"
+    if _sizes(folder) != written.sizes:
+        return "a file of it is missing, cut off or was changed"
     if [(series.series_id, series.role) for series in written.series] != list(study.series.items()):
         return "the table names other series now"
     try:
@@ -158,9 +172,15 @@ def read_images(out: Path, study_id: int) -> StudyImages:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         series = tuple(_series_from_json(one) for one in document["series"])
-        return StudyImages(int(document["study_id"]), series, str(document["files"]))
+        return StudyImages(int(document["study_id"]), series, str(document["files"]), dict(document["sizes"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TableError(f"{path} cannot be read ({error!r}). Remove {path.parent} and use --resume.") from error
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of the volumes of a study and of the table of its instances, by name; a missing file has no entry."""
+    files = [folder / INSTANCES_FILE, *sorted(folder.glob("*.nii.gz"))]
+    return {path.name: path.stat().st_size for path in files if path.is_file()}
 
 
 def _series_from_json(one: Mapping[str, Any]) -> SeriesFacts:
@@ -194,7 +214,7 @@ def _write(study: StudyRows, instances: Mapping[int, Sequence[Instance]], folder
         for volume, index in [places.get(one.sop_instance_uid, ("", -1))]
     ]
     write_instances(rows, folder)
-    document = asdict(StudyImages(study.study_id, tuple(series), digest))
+    document = asdict(StudyImages(study.study_id, tuple(series), digest, _sizes(folder)))
     (folder / _STUDY_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
