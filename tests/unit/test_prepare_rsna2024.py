@@ -167,6 +167,38 @@ def test_a_study_whose_series_are_renamed_in_the_table_is_written_again(data: Pa
         assert "T2" in pydicom.dcmread(file).SeriesDescription or "STIR" in pydicom.dcmread(file).SeriesDescription
 
 
+def test_a_study_with_a_file_that_is_missing_or_cut_off_is_written_again(whole: Path, source: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    first, second, third = (out / "volumes" / study for study in STUDIES)
+    (first / "sagittal_t1_0.nii.gz").unlink()
+    (second / "axial_t2_0.nii.gz").write_bytes((second / "axial_t2_0.nii.gz").read_bytes()[:-9])
+    (third / "study.json").write_text((third / "study.json").read_text()[:300])
+    renewed = prepare(source, out, PrepareOptions(resume=True)).renewed
+    assert [renewed[int(study)] for study in STUDIES] == [
+        "a file of it is missing, cut off or was changed",
+        "a file of it is missing, cut off or was changed",
+        "study.json is missing, damaged or of an earlier version",
+    ]
+    assert contents(out) == contents(whole)
+    lines = (first / "instances.csv").read_text().splitlines(keepends=True)
+    (first / "instances.csv").write_text("".join(lines[:-1]))
+    assert list(prepare(source, out, PrepareOptions(resume=True)).renewed) == [int(STUDIES[0])]
+    assert contents(out) == contents(whole)
+
+
+def test_a_folder_of_another_data_set_is_not_written_over(source: Path, whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    text = (out / "datalist.json").read_text()
+    (out / "datalist.json").write_text(text.replace('"study": "rsna2024"', '"study": "phantom"'))
+    before = contents(out)
+    with pytest.raises(OutputError, match=r"datalist\.json there is of 'phantom', not of 'rsna2024'\. Choose another folder"):
+        prepare(source, out, PrepareOptions(resume=True))
+    assert contents(out) == before
+    (out / "datalist.json").write_text(text[:100])
+    prepare(source, out, PrepareOptions(resume=True))
+    assert contents(out) == contents(whole)
+
+
 def test_a_point_that_was_changed_since_is_checked_again(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(data, out)
