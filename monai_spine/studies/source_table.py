@@ -20,6 +20,7 @@ from monai_spine.errors import TableError
 
 __all__ = ["RowsError", "SourceTable"]
 
+_NOTHING = ("", "nan", "na", "none", "null")
 _WHOLE_NUMBER = re.compile(r"0|[1-9]\d{0,17}")
 
 
@@ -125,6 +126,11 @@ class SourceTable:
             TableError: A cell is empty, negative, longer than 18 digits, or has a decimal point, an exponent or a leading 0.
         """
         values = self.cells[column].tolist()
+        self.refuse(
+            [value.lower() in _NOTHING for value in values],
+            lambda row: f"{column} {values[row]!r} is not a whole number",
+            remedy=f"The {column} is missing: give it in every row.",
+        )
         self.refuse(
             [_WHOLE_NUMBER.fullmatch(value) is None for value in values],
             lambda row: f"{column} {values[row]!r} is not a whole number",
