@@ -200,6 +200,14 @@ def slope_beyond_all_numbers(data: Path) -> None:
     edit_header(folder_of(data, BAD, "Axial T2") / "3.dcm", RescaleSlope="1e38", RescaleIntercept="0")
 
 
+def points_without_a_study(data: Path) -> None:
+    edit_points(data, of_bad(study_id=""))
+
+
+def point_of_an_overflowed_study(data: Path) -> None:
+    edit_points(data, lambda row: {**row, "study_id": "-908480123"} if (row["study_id"], row["level"]) == (BAD, "L4/L5") else row)
+
+
 CASES = {
     unknown_label: rf"train\.csv, line 2: {CANAL} is 'severe'\. Choose from: Normal/Mild, Moderate, Severe, nothing",
     unknown_description: r"train_series_descriptions\.csv, line 2: series_description is 'Coronal T2' .*Choose from: Sagittal T1",
@@ -233,6 +241,8 @@ CASES = {
     one_uid_for_a_series: r"2\.dcm has the SOPInstanceUID of .*/1\.dcm: their slices cannot be told apart\. Restore",
     pixel_that_is_nan: r"3\.dcm has pixels that are NaN or infinite, .*Restore the file from the data set",
     slope_beyond_all_numbers: r"3\.dcm has pixels that are NaN or infinite, .* by RescaleSlope and RescaleIntercept",
+    points_without_a_study: r"coordinates\.csv, line 2: study_id '' is not a whole number .*24 more",
+    point_of_an_overflowed_study: r"coordinates\.csv, line \d+: study_id '-908480123' is not a whole number .*4 more",
     empty_series: r"holds no \.dcm file\. Restore the series from the data set",
 }
 
@@ -256,6 +266,17 @@ def test_the_bad_study_alone_is_set_aside_on_request(data: Path, tmp_path: Path,
     assert re.search(CASES[spoil].replace(" .*", ".*"), one.reason)
     assert BAD in (tmp_path / "out" / "set_aside.csv").read_text()
     assert BAD in prepared.report.read_text()
+
+
+def test_rows_that_nothing_ties_to_a_study_are_named_one_by_one(data: Path) -> None:
+    axial = series_of(data, BAD, "Axial T2")
+    edit_points(data, lambda row: {**row, "study_id": "", "series_id": ""} if row["series_id"] == axial else row)
+    tables = read_tables(data, keep_going=True)
+    lines = (data / "train_label_coordinates.csv").read_text().splitlines()
+    empty = [number for number, line in enumerate(lines, start=1) if line.startswith(",")]
+    assert len(empty) == 10
+    assert [one.study for one in tables.set_aside] == [f"train_label_coordinates.csv, line {line}" for line in empty]
+    assert all(one.reason.endswith("give it in every row.") for one in tables.set_aside)
 
 
 def test_a_missing_column_is_refused_whatever_is_asked(data: Path, tmp_path: Path) -> None:
