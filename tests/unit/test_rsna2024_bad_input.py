@@ -329,6 +329,9 @@ def test_a_table_with_other_marks_or_line_ends_is_read_the_same_or_refused(data:
         (text.replace(b",", b";"), r"line 1: its cells are parted by ';', not by commas\. Export the table again as CSV"),
         (text.replace(b",", b"\t"), r"line 1: its cells are parted by '\\t', not by commas"),
         (text.replace(b"\n9", b"\n\x009", 1), r"line 2: it holds a zero byte, .*damaged\. Restore it|is no CSV file in UTF-8"),
+        (text.replace(b"\n9", b"\n\xe99", 2), r"is no CSV file in UTF-8 \(line 2: .*0xe9.*\)\. Export the table again as CSV"),
+        (text.replace(b"\n9", b'\n"9', 1), r"is no CSV file in UTF-8 \(line 2: unexpected end of data\)\. Export"),
+        (text.replace(b"\n9", b"\n" + b"9" * 200_000, 1), r"is no CSV file in UTF-8 \(line 2: field larger than .*\)\. Export"),
         (text.decode().encode("utf-16"), r"is no CSV file in UTF-8 .*Export the table again as CSV"),
         (text[:-25], r"line \d+: .*(cells under a header|Choose from)"),
     ):
