@@ -27,6 +27,7 @@ QUIRK_TITLES: Mapping[str, str] = MappingProxyType(
         "number_not_position": "Instance numbers that do not follow the position",
         "several_sizes": "Slices of several sizes in one series",
         "other_plane": "Slices that do not lie in the plane of their description",
+        "other_headers": "Series whose headers contradict their description",
         "several_frames": "Series without a common frame of reference",
         "slices_left_out": "Slices that belong to no volume",
         "series_left_out": "Series that form no volume",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +28,7 @@ from monai_spine.store import COMPLETE
 from monai_spine.studies.instance_table import INSTANCES_FILE, InstanceRow, read_instances, write_instances
 from monai_spine.studies.nifti_files import save_nifti
 from monai_spine.studies.rsna2024_files import files_digest, read_headers, refuse_points_outside
+from monai_spine.studies.rsna2024_headers import header_doubts
 from monai_spine.studies.rsna2024_tables import StudyRows
 from monai_spine.study import Series
 from monai_spine.volume import Volume, load_series
@@ -37,6 +38,8 @@ __all__ = ["SeriesFacts", "StudyImages", "VolumeFacts", "read_images", "why_to_w
 _STUDY_FILE = "study.json"
 RESAMPLED = "slices of several sizes"
 """How the flag of a volume begins whose slices had to be brought to one size."""
+_EXACT = 2**24
+"""Below this, float32, in which volumes are put together, holds every whole number."""
 _KINDS = (np.int16, np.uint16, np.int32)
 
 
@@ -71,6 +74,7 @@ class SeriesFacts:
         volumes: What was written of it.
         patient_ids: PatientIDs of its files, each once.
         study_instance_uids: StudyInstanceUIDs of its files, each once.
+        doubts: What its headers say against its role.
         left_out: Why it has no volume; empty where it has.
     """
 
@@ -81,6 +85,7 @@ class SeriesFacts:
     volumes: tuple[VolumeFacts, ...]
     patient_ids: tuple[str, ...]
     study_instance_uids: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
     left_out: str = ""
 
 
@@ -190,7 +195,7 @@ def _series_from_json(one: Mapping[str, Any]) -> SeriesFacts:
         )
         for volume in one["volumes"]
     )
-    names = {key: tuple(map(str, one[key])) for key in ("patient_ids", "study_instance_uids")}
+    names = {key: tuple(map(str, one[key])) for key in ("patient_ids", "study_instance_uids", "doubts")}
     return SeriesFacts(**{**one, **names, "role": Role(one["role"]), "volumes": volumes})
 
 
@@ -229,8 +234,9 @@ def _write_series(
     tags, uid = instances[0].tags, instances[0].series_instance_uid
     patients = tuple(dict.fromkeys(one.patient_id for one in instances if one.patient_id))
     studies = tuple(dict.fromkeys(one.study_instance_uid for one in instances if one.study_instance_uid))
-    facts = SeriesFacts(number, role, uid, tags.frame_of_reference_uid, (), patients, studies)
     series = Series(uid, tags.number, tags.description, tuple(instances), tags)
+    doubts = tuple(header_doubts(series, role))
+    facts = SeriesFacts(number, role, uid, tags.frame_of_reference_uid, (), patients, studies, doubts)
     try:
         volumes = load_series(series)
     except VolumeGeometryError as error:
@@ -257,13 +263,20 @@ def _as_stored(volume: Volume, instances: Sequence[Instance]) -> tuple[npt.NDArr
     lowest, highest = float(array.min()), float(array.max())
     if not np.isfinite([lowest, highest]).all():
         _refuse_not_finite(volume, instances)
-    remarks = (f"every voxel is {lowest:g}: the volume shows nothing",) if lowest == highest else ()
+    remarks = tuple(_remarks(lowest, highest))
     for kind in _KINDS:
         limits = np.iinfo(kind)
         if limits.min <= lowest and highest <= limits.max:
             whole = array.astype(kind)
             return (whole if np.array_equal(whole, array) else array), remarks
     return array, remarks
+
+
+def _remarks(lowest: float, highest: float) -> Iterator[str]:
+    if lowest == highest:
+        yield f"every voxel is {lowest:g}: the volume shows nothing"
+    if max(-lowest, highest) >= _EXACT:
+        yield f"voxels of up to {max(-lowest, highest):.0f}: of what lies beyond {_EXACT}, the first 24 binary digits are kept"
 
 
 def _refuse_not_finite(volume: Volume, instances: Sequence[Instance]) -> NoReturn:

@@ -79,6 +79,7 @@ class Prepared:
         set_aside: Studies that take no part.
         quirks: All that was odd.
         renewed: Studies of an earlier run that were written anew, and what had changed.
+        unmade: Splits that need more patients: `fold`, `70_15_15`, `80_15_5`.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class Prepared:
     set_aside: tuple[SetAsideStudy, ...]
     quirks: tuple[Quirk, ...]
     renewed: Mapping[int, str] = field(default_factory=dict)
+    unmade: tuple[str, ...] = ()
 
     @property
     def report(self) -> Path:
@@ -228,7 +230,8 @@ def _write_lists(
     content = ReportContent(f"RSNA 2024 data ({source})", used, images, cases, parts, quirks, set_aside, corrections)
     write_file(out / "report.html", report_html(content))
     (out / COMPLETE).touch()
-    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks)
+    unmade = tuple(name for name, part_of in parts.items() if not part_of)
+    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks, unmade=unmade)
 
 
 def _points_and_quirks(

@@ -114,6 +114,8 @@ def _identity_quirks(images: StudyImages) -> Iterator[Quirk]:
 
 
 def _reader_quirks(series: SeriesFacts) -> Iterator[tuple[str, str, str]]:
+    for doubt in series.doubts:
+        yield "other_headers", f"{series.role.label} by the table, but {doubt}", "the description is followed"
     if series.left_out:
         yield "series_left_out", series.left_out, "the series has no volume; its points count on the others"
     if len(series.volumes) > 1:
