@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.tag import Tag
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -63,6 +64,7 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.generic]:
     except MemoryError:
         raise
     except Exception as error:  # pydicom and its decoders raise errors of many kinds for one cause
+        _refuse_undecodable(instance, error)
         raise UnreadableInputError(
             f"The pixels of {instance.path} cannot be read ({type(error).__name__}: {first_line(error)}): the file is cut off, "
             "broken or packed in an unknown way. Export it again."
@@ -76,6 +78,27 @@ def read_pixels(instance: Instance) -> npt.NDArray[np.generic]:
     if photometric == "MONOCHROME1":
         frames = _turned_round(frames, instance.pixels)
     return _rescaled(frames, instance)
+
+
+def _refuse_undecodable(instance: Instance, error: Exception) -> None:
+    """Say so where a file could not be read because nothing is installed that decodes its transfer syntax."""
+    from pydicom.pixels import get_decoder
+
+    syntax = UID(instance.pixels.transfer_syntax)
+    if syntax in _WITHOUT_CODEC:
+        return
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        remedy = "Export the study uncompressed"
+    else:
+        if decoder.is_available:
+            return
+        packages = " or ".join(said.partition("requires ")[2] for said in decoder.missing_dependencies)
+        remedy = f"Install {packages}, or export the study uncompressed"
+    raise UnreadableInputError(
+        f"{instance.path} is packed as {syntax.name} (transfer syntax {syntax}), for which there is no decoder here. {remedy}."
+    ) from error
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -6,10 +6,12 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
+
 from monai_spine.phantom.export import write_phantom_studies
 from monai_spine.studies.rsna2024_tables import POINTS_FILE, SERIES_FILE, TRAIN_FILE
 
-__all__ = ["Row", "edit_points", "edit_series", "edit_train", "folder_of", "series_of", "write_data"]
+__all__ = ["Row", "edit_header", "edit_points", "edit_series", "edit_train", "folder_of", "series_of", "write_data"]
 
 Row = dict[str, str]
 
@@ -33,6 +35,17 @@ def edit_points(data: Path, edit: Callable[[Row], Row | None]) -> None:
 def edit_series(data: Path, edit: Callable[[Row], Row | None]) -> None:
     """Change each row of train_series_descriptions.csv, or remove it."""
     _edit(data / SERIES_FILE, edit)
+
+
+def edit_header(path: Path, **values: object) -> None:
+    """Set elements of a DICOM file; None removes one."""
+    dataset = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.save_as(path)
 
 
 def _edit(path: Path, edit: Callable[[Row], Row | None]) -> None:

@@ -89,4 +89,5 @@ def _moved(case: PreparedCase, root: Path, out: Path) -> PreparedCase:
         return os.path.relpath(root / path, out)
 
     volumes = [replace(volume, image=seen(volume.image), bodies=volume.bodies and seen(volume.bodies)) for volume in case.volumes]
-    return replace(case, volumes=tuple(volumes))
+    targets = {what: replace(one, image=one.image and seen(one.image)) for what, one in case.targets.items()}
+    return replace(case, volumes=tuple(volumes), targets=targets)

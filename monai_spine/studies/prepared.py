@@ -16,6 +16,7 @@ from typing import Any
 from monai_spine.anatomy import Level, Severity, Target, Vertebra
 from monai_spine.errors import AnatomyError, OutputError, TableError
 from monai_spine.geometry import Point
+from monai_spine.studies.datalist_checks import check_datalist
 
 __all__ = [
     "SPLITS",
@@ -141,7 +142,7 @@ def write_datalist(
         OutputError: The folder cannot be written.
     """
     datalist = Datalist(study, source, Path(out_dir), tuple(cases), {name: tuple(splits.get(name, ())) for name in SPLITS})
-    _check(datalist)
+    check_datalist(datalist)
     path = datalist.root / "datalist.json"
     part = path.with_name(f".datalist.{os.getpid()}.part")
     try:
@@ -171,7 +172,7 @@ def read_datalist(path: Path | str) -> Datalist:
         datalist = _from_json(document, path.parent)
     except (KeyError, TypeError, ValueError, AnatomyError) as error:
         raise TableError(f"{path} does not follow the data list's schema: {error!r}. Prepare the data again.") from error
-    _check(datalist)
+    check_datalist(datalist)
     return datalist
 
 
@@ -186,27 +187,6 @@ def summary_of(datalist: Datalist) -> str:
         "label maps of bodies": sum(volume.bodies is not None for case in datalist.cases for volume in case.volumes),
     }
     return f"{datalist.study}: {', '.join(counts)}; {', '.join(f'{count} {what}' for what, count in labels.items())}"
-
-
-def _check(datalist: Datalist) -> None:
-    names = [case.case for case in datalist.cases]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise TableError(f"{datalist.study}: cases {twice} appear twice. Give every case its own name.")
-    if datalist.source not in ("real", "simulated"):
-        raise TableError(f"{datalist.study}: source is {datalist.source!r}; it must be 'real' or 'simulated'.")
-    patients = {case.case: case.patient for case in datalist.cases}
-    split_of: dict[str, str] = {}
-    for split, members in datalist.splits.items():
-        unknown = sorted(set(members) - set(names))
-        if unknown:
-            raise TableError(f"{datalist.study}: split {split!r} names unknown cases {unknown[:5]}. Prepare the data again.")
-        for patient in (patients[name] for name in members):
-            if split_of.setdefault(patient, split) != split:
-                raise TableError(
-                    f"{datalist.study}: patient {patient!r} lies in {split_of[patient]!r} and in {split!r}. "
-                    "Split by patient, not by case."
-                )
 
 
 def _to_json(datalist: Datalist) -> dict[str, Any]:
@@ -258,14 +238,15 @@ def _from_json(document: Mapping[str, Any], root: Path) -> Datalist:
 
 
 def _case_from_json(case: Mapping[str, Any]) -> PreparedCase:
+    volumes = tuple(_volume_from_json(volume) for volume in case["volumes"])
     return PreparedCase(
         case=str(case["case"]),
         patient=str(case["patient"]),
-        volumes=tuple(_volume_from_json(volume) for volume in case["volumes"]),
+        volumes=volumes,
         discs={Level.parse(name): _point(point) for name, point in case.get("discs", {}).items()},
         canals={Level.parse(name): _point(point) for name, point in case.get("canals", {}).items()},
         vertebrae={Vertebra.parse(name): _point(point) for name, point in case.get("vertebrae", {}).items()},
-        targets={Target.parse(slug): _target_from_json(found) for slug, found in case.get("targets", {}).items()},
+        targets={Target.parse(slug): _target_from_json(found, volumes) for slug, found in case.get("targets", {}).items()},
         estimated=tuple(str(name) for name in case.get("estimated", ())),
         degeneration={str(name): str(grade) for name, grade in case.get("degeneration", {}).items()},
         schmorl_nodes={str(name): bool(there) for name, there in case.get("schmorl_nodes", {}).items()},
@@ -282,12 +263,17 @@ def _volume_from_json(volume: Mapping[str, Any]) -> PreparedVolume:
     )
 
 
-def _target_from_json(found: Mapping[str, Any]) -> PreparedTarget:
+def _target_from_json(found: Mapping[str, Any], volumes: Sequence[PreparedVolume]) -> PreparedTarget:
     severity = found.get("severity")
-    image = found.get("image")
     severity = None if severity is None else Severity.parse(severity)
     shares = None if found.get("shares") is None else _shares(found["shares"])
-    return PreparedTarget(_point(found["point_ras_mm"]), severity, None if image is None else str(image), shares)
+    image = None if found.get("image") is None else _marked(str(found["image"]), volumes)
+    return PreparedTarget(_point(found["point_ras_mm"]), severity, image, shares)
+
+
+def _marked(image: str, volumes: Sequence[PreparedVolume]) -> str:
+    """A target's volume by its path in this list: lists of folds had it by its path in the whole list at first."""
+    return next((one.image for one in volumes if one.image == image or one.image.endswith(f"../{image}")), image)
 
 
 def _shares(values: Sequence[float]) -> Shares:

@@ -27,12 +27,14 @@ QUIRK_TITLES: Mapping[str, str] = MappingProxyType(
         "number_not_position": "Instance numbers that do not follow the position",
         "several_sizes": "Slices of several sizes in one series",
         "other_plane": "Slices that do not lie in the plane of their description",
+        "other_headers": "Series whose headers contradict their description",
         "several_frames": "Series without a common frame of reference",
         "slices_left_out": "Slices that belong to no volume",
         "series_left_out": "Series that form no volume",
         "image_flag": "Other remarks of the image reader",
         "same_images": "Images that another study has as well",
-        "shared_patient_id": "PatientIDs that tell no patients apart",
+        "several_patients": "Files of several patients or examinations in one study",
+        "shared_patient_id": "PatientIDs and StudyInstanceUIDs that tell no patients apart",
         "listed": "Corrections from the list",
     }
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def read_headers(data: Path, study: StudyRows) -> dict[int, tuple[Instance, ...]
 
     Raises:
         TableError: A series of the table is not on disk, or the reverse.
-        UnreadableInputError: A file cannot be read, or is not named by a number.
+        UnreadableInputError: A file cannot be read, is not named by a number, or has the SOPInstanceUID of another.
     """
     folder = data / IMAGES_FOLDER / str(study.study_id)
     table = data / SERIES_FILE
@@ -79,7 +79,21 @@ def read_headers(data: Path, study: StudyRows) -> dict[int, tuple[Instance, ...]
     unknown = sorted(there - {str(number) for number in study.series})
     if unknown:
         raise TableError(f"{folder / unknown[0]} is no series of {table}. Add its row there, or move the folder away.")
-    return {number: _read_series(folder / str(number)) for number in study.series}
+    instances = {number: _read_series(folder / str(number)) for number in study.series}
+    _refuse_twins(one for members in instances.values() for one in members)
+    return instances
+
+
+def _refuse_twins(instances: Iterable[Instance]) -> None:
+    """Refuse two files under one SOPInstanceUID, which is what leads from a voxel back to its file."""
+    first: dict[str, Path] = {}
+    for one in instances:
+        other = first.setdefault(one.sop_instance_uid, one.path)
+        if other != one.path:
+            raise UnreadableInputError(
+                f"{one.path} has the SOPInstanceUID of {other}: their slices cannot be told apart. Restore both from the data "
+                "set, or move the one that does not belong there away."
+            )
 
 
 def _read_series(folder: Path) -> tuple[Instance, ...]:

@@ -1,26 +1,32 @@
-"""Which RSNA 2024 studies are of one patient, so that no split parts them: by PatientID, and by images that two studies share."""
+"""Which RSNA 2024 studies are of one patient, so that no split parts them.
+
+Studies hang together by a PatientID or a StudyInstanceUID that files of both have, and by images that both have.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from monai_spine.studies.quirks import Quirk
 from monai_spine.studies.rsna2024_images import StudyImages
 
 __all__ = ["image_keys", "patients_of"]
 
+_Key = TypeVar("_Key", bound=Hashable)
+
 MAX_STUDIES = 10
-"""A PatientID that more studies share is a placeholder of whoever took the names out."""
+"""A PatientID or StudyInstanceUID that more studies share is a placeholder of whoever took the names out."""
 
 
 def patients_of(studies: Sequence[StudyImages]) -> tuple[dict[int, str], tuple[Quirk, ...]]:
     """The patient of each study, named by their first study, and what was odd."""
     by_patient, by_image = _groups(studies, _patient_keys), _groups(studies, image_keys)
     quirks = []
-    for key, members in by_patient.items():
+    for (keyword, value), members in by_patient.items():
         if len(members) > MAX_STUDIES:
-            seen = f"PatientID {key!r} in {len(members)} studies"
+            seen = f"{keyword} {value!r} in {len(members)} studies"
             quirks.append(Quirk("shared_patient_id", members[0], seen, "not used, each study is taken for a patient"))
     for alike in dict.fromkeys(tuple(members) for members in by_image.values() if len(members) > 1):
         seen = f"studies {', '.join(map(str, alike))} have a volume with the same voxels"
@@ -34,12 +40,14 @@ def image_keys(study: StudyImages) -> Iterable[Hashable]:
     return [(volume.shape, volume.checksum) for series in study.series for volume in series.volumes]
 
 
-def _patient_keys(study: StudyImages) -> Iterable[Hashable]:
-    return [study.patient_id] if study.patient_id else []
+def _patient_keys(study: StudyImages) -> Iterable[tuple[str, str]]:
+    for series in study.series:
+        yield from (("PatientID", value) for value in series.patient_ids)
+        yield from (("StudyInstanceUID", value) for value in series.study_instance_uids)
 
 
-def _groups(studies: Sequence[StudyImages], keys: Callable[[StudyImages], Iterable[Hashable]]) -> Mapping[Hashable, list[int]]:
-    groups: dict[Hashable, list[int]] = defaultdict(list)
+def _groups(studies: Sequence[StudyImages], keys: Callable[[StudyImages], Iterable[_Key]]) -> Mapping[_Key, list[int]]:
+    groups: dict[_Key, list[int]] = defaultdict(list)
     for study in studies:
         for key in set(keys(study)):
             groups[key].append(study.study_id)

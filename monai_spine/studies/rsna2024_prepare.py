@@ -9,13 +9,14 @@
         report.html                    all of it for people
         .complete                      everything above is there
 
-Images are written study by study, in several processes; on `resume` finished ones are kept, unless their files or the series that
-the table names were changed since. All else follows from the tables and from what is noted beside the images, and is made anew
-each time.
+Images are written study by study, in several processes; on `resume` finished ones are kept, unless they are damaged, or their
+files or the series that the table names were changed since. All else follows from the tables and from what is noted beside the
+images, and is made anew each time.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,7 @@ class Prepared:
         quirks: All that was odd.
         renewed: Studies of an earlier run that were written anew, and what had changed.
         without_points: How many have their images written, but no point, and so are in no data list.
+        unmade: Splits that need more patients: `fold`, `70_15_15`, `80_15_5`.
     """
 
     path: Path
@@ -87,6 +89,7 @@ class Prepared:
     quirks: tuple[Quirk, ...]
     renewed: Mapping[int, str] = field(default_factory=dict)
     without_points: int = 0
+    unmade: tuple[str, ...] = ()
 
     @property
     def report(self) -> Path:
@@ -144,10 +147,23 @@ def _check_place(out: Path, data: Path, *, resume: bool) -> None:
     foreign = [name for name in held if name not in (*_FILES, *_FOLDERS) and not name.startswith(".")]
     if foreign:
         raise OutputFolderError(f"--output {out} holds {foreign[0]!r}, which is not of prepared data. Choose another folder.")
+    other = _study_of(out / "datalist.json")
+    if other not in (None, STUDY):
+        raise OutputFolderError(
+            f"--output {out}: the datalist.json there is of {other!r}, not of {STUDY!r}. Choose another folder."
+        )
     if held and not resume:
         raise OutputFolderError(
             f"--output {out} is not empty. Choose another folder, or add --resume to go on with what is there."
         )
+
+
+def _study_of(path: Path) -> object:
+    """The data set that a data list names; None where there is none, or a broken one that is made anew anyway."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["study"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _forget_unfinished(out: Path) -> None:
@@ -216,7 +232,9 @@ def _write_lists(
     content = ReportContent(f"RSNA 2024 data ({source})", used, images, cases, parts, quirks, set_aside, corrections)
     write_file(out / "report.html", report_html(content))
     (out / COMPLETE).touch()
-    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks, without_points=content.without_points)
+    unmade = tuple(name for name, part_of in parts.items() if not part_of)
+    without = content.without_points
+    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks, without_points=without, unmade=unmade)
 
 
 def _points_and_quirks(

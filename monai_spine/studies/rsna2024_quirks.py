@@ -94,13 +94,28 @@ def image_quirks(images: StudyImages, rows: Sequence[InstanceRow]) -> Iterator[Q
             seen,
             "points are compared within one frame only, images are taken as if the patient had not moved",
         )
+    yield from _identity_quirks(images)
     for series in images.series:
         own = [row for row in rows if row.series_id == series.series_id]
         for kind, seen, done in (*_reader_quirks(series), *_number_quirks(own), *_slice_quirks(series, own)):
             yield Quirk(kind, images.study_id, seen, done, series.series_id)
 
 
+def _identity_quirks(images: StudyImages) -> Iterator[Quirk]:
+    """Files of several patients or examinations under one study, each with the series that have it."""
+    for keyword, field in (("PatientID", "patient_ids"), ("StudyInstanceUID", "study_instance_uids")):
+        where: dict[str, list[str]] = {}
+        for series in images.series:
+            for value in getattr(series, field):
+                where.setdefault(value, []).append(str(series.series_id))
+        if len(where) > 1:
+            seen = "; ".join(f"{keyword} {value!r} in series {', '.join(found)}" for value, found in where.items())
+            yield Quirk("several_patients", images.study_id, seen, "all are used; no split parts studies that share one of them")
+
+
 def _reader_quirks(series: SeriesFacts) -> Iterator[tuple[str, str, str]]:
+    for doubt in series.doubts:
+        yield "other_headers", f"{series.role.label} by the table, but {doubt}", "the description is followed"
     if series.left_out:
         yield "series_left_out", series.left_out, "the series has no volume; its points count on the others"
     if len(series.volumes) > 1:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ __all__ = ["POINTS_FILE", "SERIES_FILE", "TRAIN_FILE", "PointRow", "SetAsideStud
 TRAIN_FILE, POINTS_FILE, SERIES_FILE = "train.csv", "train_label_coordinates.csv", "train_series_descriptions.csv"
 
 _Cells = tuple[Any, ...]
-_FLOAT_ID = re.compile(r"[1-9]\d*\.0*")
+_ID = re.compile(r"([1-9]\d*)(?:\.0*)?")
 _SEVERITIES = tuple(Severity)
 _TARGET_OF = {target.slug: target for target in TARGETS}
 
@@ -65,7 +66,10 @@ class StudyRows:
 
 @dataclass(frozen=True)
 class SetAsideStudy:
-    """A study that takes no part, and why. The name is text: an id that is broken is named as it stands in its table."""
+    """A study that takes no part, and why.
+
+    The name is text: where nothing tells which study a broken row is about, its id as it stands, or its line where it has none.
+    """
 
     study: str
     reason: str
@@ -92,7 +96,7 @@ def read_tables(folder: Path | str, *, keep_going: bool = False) -> StudyTables:
             file, line, value and remedy.
     """
     folder = Path(folder)
-    reader = _Reader(keep_going)
+    reader = _Reader(folder, keep_going)
     train = reader.read(folder / TRAIN_FILE, TRAIN_COLUMNS, read_train)
     if train.empty and not reader.set_aside:
         raise TableError(f"{folder / TRAIN_FILE} has a header and no study. Restore it.")
@@ -115,7 +119,8 @@ def read_tables(folder: Path | str, *, keep_going: bool = False) -> StudyTables:
 class _Reader:
     """Reads tables, and either refuses a broken row or sets its study aside."""
 
-    def __init__(self, keep_going: bool) -> None:
+    def __init__(self, folder: Path, keep_going: bool) -> None:
+        self.folder = folder
         self.keep_going = keep_going
         self.set_aside: list[SetAsideStudy] = []
         self._lost: set[str] = set()
@@ -129,12 +134,36 @@ class _Reader:
             except RowsError as error:
                 if not self.keep_going:
                     raise
-                studies = table.cells["study_id"].tolist()
+                messages: dict[str, list[str]] = defaultdict(list)
                 for row, message in error.rows:
-                    self._lose(_meant(studies[row]), message)
-                table = table.without("study_id", {studies[row] for row, _ in error.rows})
+                    messages[self._meant(table, row)].append(message)
+                for study, (first, *others) in messages.items():
+                    self._lose(study, f"{first} ({len(others)} more of this study)" if others else first)
+                table = table.without("study_id", set(table.cells["study_id"].iloc[[row for row, _ in error.rows]]))
             else:
                 return frame.set_axis(table.cells.index)
+
+    def _meant(self, table: SourceTable, row: int) -> str:
+        """The study that a broken row is about.
+
+        An id with nothing but zeros after the point still names it; else the series does, where other rows have it in one study.
+        """
+        cells = table.cells.iloc[row]
+        number = _ID.fullmatch(cells["study_id"])
+        studies = {number[1]} if number else self._studies_of.get(cells.get("series_id", ""), set())
+        place = f"{Path(table.name).name}, {table.unit} {table.cells.index[row]}"
+        return next(iter(studies)) if len(studies) == 1 else cells["study_id"] or place
+
+    @cached_property
+    def _studies_of(self) -> Mapping[str, set[str]]:
+        """The studies that points and series name for each series, as text."""
+        studies: dict[str, set[str]] = defaultdict(set)
+        for name in (POINTS_FILE, SERIES_FILE):
+            cells = SourceTable.read(self.folder / name, columns=("study_id", "series_id")).cells
+            for study, series in zip(cells["study_id"], cells["series_id"], strict=True):
+                if series and _ID.fullmatch(study):
+                    studies[series].add(study.partition(".")[0])
+        return studies
 
     def refuse_strangers(self, frame: pd.DataFrame, path: Path, known: set[int], train: Path) -> None:
         """Rows of studies that the table of labels does not have; those that were set aside are known."""
@@ -171,11 +200,6 @@ class _Reader:
         if study not in self._lost:
             self._lost.add(study)
             self.set_aside.append(SetAsideStudy(study, reason))
-
-
-def _meant(study: str) -> str:
-    """The study that a broken row is about: an id with nothing but zeros after the point still names it."""
-    return study.partition(".")[0] if _FLOAT_ID.fullmatch(study) else study
 
 
 def _grouped(

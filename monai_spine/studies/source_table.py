@@ -20,6 +20,7 @@ from monai_spine.errors import TableError
 
 __all__ = ["RowsError", "SourceTable"]
 
+_NOTHING = ("", "nan", "na", "none", "null")
 _WHOLE_NUMBER = re.compile(r"0|[1-9]\d{0,17}")
 
 
@@ -126,6 +127,11 @@ class SourceTable:
         """
         values = self.cells[column].tolist()
         self.refuse(
+            [value.lower() in _NOTHING for value in values],
+            lambda row: f"{column} {values[row]!r} is not a whole number",
+            remedy=f"The {column} is missing: give it in every row.",
+        )
+        self.refuse(
             [_WHOLE_NUMBER.fullmatch(value) is None for value in values],
             lambda row: f"{column} {values[row]!r} is not a whole number",
             remedy="Write digits only; ids that were saved as floats have lost digits and must be exported again as integers.",
@@ -194,10 +200,12 @@ def _read_csv(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
     lines: list[int] = []
     rows: list[list[str]] = []
     header: list[str] = []
+    last = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for row in reader:
+                last = reader.line_num
                 if not any(cell.strip() for cell in row):
                     continue
                 if not header:
@@ -217,10 +225,23 @@ def _read_csv(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
     except OSError as error:
         raise TableError(f"{path} cannot be read ({error.strerror or error}). Check the path and the permissions.") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path} is no CSV file in UTF-8 ({error}). Export the table again as CSV.") from error
+        line = _foreign_line(path) if isinstance(error, UnicodeDecodeError) else last + 1
+        raise TableError(f"{path} is no CSV file in UTF-8 (line {line}: {error}). Export the table again as CSV.") from error
     if not header:
         raise TableError(f"{path} is empty: there is not even a header. Export the table again as CSV.")
     return header, lines, rows
+
+
+def _foreign_line(path: Path) -> int:
+    """Number of the first line that is no UTF-8."""
+    good = 0
+    for line in path.read_bytes().splitlines():
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            break
+        good += 1
+    return good + 1
 
 
 def _checked_header(path: Path, row: list[str]) -> list[str]:

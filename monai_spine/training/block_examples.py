@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch.utils.data import Dataset
 
 from monai_spine.geometry import Affine, apply_affine
+from monai_spine.training.stored_volumes import stored_volume
 from monai_spine.volume import Volume
 
 __all__ = ["BlockExamples", "BlockJitter"]
@@ -90,9 +90,7 @@ class BlockExamples(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        stored = nib.load(item["image"])
-        volume = Volume(array=np.asanyarray(stored.dataobj), affine=np.asarray(stored.affine, float))
-        example = self.example(item, volume)
+        example = self.example(item, stored_volume(item["image"]))
         return example if self.transform is None else self.transform(example)
 
     def example(self, item: Item, volume: Volume) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from monai_spine.anatomy import DISCS, Condition, Level, Side, Vertebra
@@ -18,6 +17,7 @@ from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Point, apply_affine, invert_affine, spacing_of
 from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedTarget, PreparedVolume, read_datalist
 from monai_spine.training.losses import MISSING
+from monai_spine.training.stored_volumes import stored_grid
 
 __all__ = [
     "BODIES",
@@ -142,7 +142,7 @@ def grading_items(
     condition = Condition.parse(condition)
     items = []
     for case in datalist.cases_of(split):
-        grids = [(path, *_grid(path)) for path in _images(datalist, case, role)]
+        grids = [(path, *stored_grid(path)) for path in _images(datalist, case, role)]
         for target, found in case.targets.items():
             if not grids or target.condition is not condition or (graded_only and found.severity is None):
                 continue
@@ -170,12 +170,6 @@ def _marked_image(datalist: Datalist, found: PreparedTarget, grids: Sequence[tup
 
 def _images(datalist: Datalist, case: PreparedCase, role: str) -> list[str]:
     return [str((datalist.root / volume.image).resolve()) for volume in case.volumes if volume.role == role]
-
-
-def _grid(path: str) -> tuple[Affine, tuple[int, ...]]:
-    """Affine and shape from a file's header; no voxel is read."""
-    image = nib.load(path)
-    return np.asarray(image.affine), tuple(image.shape)
 
 
 def _depth_mm(point_ras_mm: Point, affine: Affine, shape: tuple[int, ...]) -> float:

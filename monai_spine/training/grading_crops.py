@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,9 +24,13 @@ from monai_spine.training.branch_items import branch_items
 from monai_spine.training.datalists import Datalist, grading_items, read_datalist
 from monai_spine.training.kept_voxels import KeptVoxels
 from monai_spine.training.losses import soft_targets
+from monai_spine.training.stored_volumes import stored_volume
 from monai_spine.volume import Volume
 
 __all__ = ["GradingCrops", "Jitter", "items_of", "through_axis"]
+
+_log = logging.getLogger(__name__)
+_NAMED = 5
 
 Item = Mapping[str, Any]
 
@@ -100,6 +104,7 @@ class GradingCrops(Dataset[dict[str, Any]]):
 
     Raises:
         TableError: Nothing is left: no item, or none inside its scan.
+        UnreadableInputError: A scan is missing, cut off or broken.
         OutputError: A temporary file cannot be written.
     """
 
@@ -128,10 +133,20 @@ class GradingCrops(Dataset[dict[str, Any]]):
             raise TableError(
                 f"None of {len(data)} graded targets lies inside its scan: there is nothing to learn. Check dataset_dir."
             )
+        if self.left_out:
+            _log.warning("%d of %d graded targets are left out: %s", self.left_out, len(data), self._outside(data))
         kept = self._kept
         self._affines = np.stack([self._affine(volume, item) for item, volume in kept])
         self._through = np.array([through_axis(volume, affine) for (_, volume), affine in zip(kept, self._affines, strict=True)])
         self._mirrored = np.array([self.spec.mirror_right and bool(item["mirror"]) for item, _ in kept])
+
+    def _outside(self, data: Sequence[Item]) -> str:
+        """Which items lie too far outside their scans; of many the first."""
+        kept = {id(item) for item, _ in self._kept}
+        lost = [item for item in data if id(item) not in kept]
+        names = ", ".join(f"{item['target']} of case {item['case']}" for item in lost[:_NAMED])
+        more = " …" if len(lost) > _NAMED else ""
+        return f"{names}{more} (less than {self.spec.min_coverage:.0%} of the crop lies inside the scan)"
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -188,9 +203,8 @@ class GradingCrops(Dataset[dict[str, Any]]):
 
     def _around(self, image: str, items: Sequence[Item]) -> list[tuple[Item, Volume]]:
         """The voxels around each point of one file; what lies too far outside is left out, as it is in inference."""
-        stored = nib.load(image)
-        volume = Volume(array=np.asanyarray(stored.dataobj), affine=np.asarray(stored.affine, dtype=float))
-        volume = Volume(array=volume.array, affine=volume.affine, slice_axis=int(np.argmax(volume.spacing_mm)))
+        stored = stored_volume(image)
+        volume = replace(stored, slice_axis=int(np.argmax(stored.spacing_mm)))
         size_mm, radius_mm = self._reach_mm(volume)
         inside = [item for item in items if coverage_of(volume, item["point_ras_mm"], size_mm=size_mm) >= self.spec.min_coverage]
         around = [neighbourhood(volume, item["point_ras_mm"], radius_mm=radius_mm) for item in inside]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +16,7 @@ from monai_spine.geometry import lies_inside
 from monai_spine.level_names import NameBlock
 from monai_spine.training.block_examples import BlockExamples
 from monai_spine.training.datalists import mixed_items
+from monai_spine.training.stored_volumes import stored_grid
 from monai_spine.volume import Volume
 
 __all__ = ["NamingCrops", "naming_items", "whole_column"]
@@ -51,8 +51,8 @@ def naming_items(datalists: Path | str | Sequence[Path | str], split: str, *, li
 
 def _places(item: Item) -> list[tuple[int, Floats]]:
     """Class and place of what can be known of a scan's column and lies inside it."""
-    column, stored = whole_column(np.asarray(item["points"], float)[: len(DISCS)]), nib.load(item["image"])
-    inside = lies_inside(column, np.asarray(stored.affine, float), stored.shape)
+    column = whole_column(np.asarray(item["points"], float)[: len(DISCS)])
+    inside = lies_inside(column, *stored_grid(item["image"]))
     return [(label, column[label]) for label in np.flatnonzero(inside).tolist()]
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,6 +18,7 @@ from monai_spine.level_refinement import DiscBlock, block_affine, column_directi
 from monai_spine.training.block_examples import BlockExamples
 from monai_spine.training.datalists import BODIES, mixed_items
 from monai_spine.training.localizer_transforms import heatmaps
+from monai_spine.training.stored_volumes import stored_grid, stored_volume
 from monai_spine.volume import Volume
 
 __all__ = ["RefinementCrops", "refinement_items"]
@@ -49,8 +49,8 @@ def refinement_items(
 
 def _discs_on(volume: Item) -> list[int]:
     """Places in `DISCS` of the discs that were seen and labelled inside a volume."""
-    count, stored = len(DISCS), nib.load(volume["image"])
-    inside = lies_inside(volume["points"][:count], np.asarray(stored.affine, float), stored.shape)
+    count = len(DISCS)
+    inside = lies_inside(volume["points"][:count], *stored_grid(volume["image"]))
     return [int(disc) for disc in np.flatnonzero(inside & ~volume["estimated"][:count])]
 
 
@@ -120,7 +120,6 @@ class RefinementCrops(BlockExamples):
         """Share of each voxel that is a body, (bodies, R, A, S); zero where there is no label map."""
         if not path:
             return np.zeros((len(values), *self.block.shape), np.float32)
-        stored = nib.load(path)
-        labels, grid = np.asarray(stored.dataobj), np.asarray(stored.affine, float)
-        masks = (Volume(array=labels == value, affine=grid) for value in values)
+        labels = stored_volume(path)
+        masks = (Volume(array=labels.array == value, affine=labels.affine) for value in values)
         return np.stack([resample_block(mask, affine, self.block.shape) for mask in masks])

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.losses import ContrastiveLoss
@@ -23,6 +22,7 @@ from monai_spine.errors import TableError
 from monai_spine.geometry import Point, apply_affine
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.training.grading_crops import GradingCrops
+from monai_spine.training.stored_volumes import stored_volume
 
 __all__ = ["PairLoss", "PairedViews", "partners_found", "places_of"]
 
@@ -86,14 +86,14 @@ def _scans(folder: str | Path, split: str, plane: str) -> list[tuple[str, str]]:
 
 def _drawn_places(path: str, count: int, draws: np.random.Generator) -> list[Point]:
     """Points in RAS+ mm, each at a voxel that is brighter than the mean of some others: tissue rather than air."""
-    stored = nib.load(path)
-    voxels = np.asanyarray(stored.dataobj)
+    stored = stored_volume(path)
+    voxels = stored.array
     size = np.asarray(voxels.shape)
     places: list[Point] = []
     for _ in range(count):
         index = np.floor(size * draws.uniform(_MARGIN, 1 - _MARGIN, (_CANDIDATES, 3))).astype(np.int64)
         seen = voxels[tuple(index.T)]
-        r, a, s = apply_affine(np.asarray(stored.affine, float), index[int(np.argmax(seen > seen.mean()))])
+        r, a, s = apply_affine(stored.affine, index[int(np.argmax(seen > seen.mean()))])
         places.append((float(r), float(a), float(s)))
     return places
 

@@ -32,6 +32,13 @@ def test_it_prints_what_was_prepared_and_where_the_report_lies(run, data: Path, 
     assert result.stderr == ""
 
 
+def test_splits_that_need_more_patients_are_named(run, data: Path, tmp_path: Path) -> None:
+    result = run("prepare", "rsna2024", data, "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "Not made, as there are fewer patients than parts: 70_15_15, 80_15_5, fold (of splits.csv)" in result.stderr
+    assert not (tmp_path / "out" / "folds").exists()
+
+
 def test_a_bad_file_ends_it_with_one_message_and_resume_goes_on(run, data: Path, tmp_path: Path) -> None:
     path = folder_of(data, BAD, "Axial T2") / "3.dcm"
     content = path.read_bytes()

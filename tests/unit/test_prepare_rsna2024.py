@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from tiny_rsna2024 import edit_points, edit_series, edit_train, write_data
+from tiny_rsna2024 import edit_header, edit_points, edit_series, edit_train, folder_of, write_data
 
 from monai_spine.anatomy import LEVELS, TARGETS, Condition
 from monai_spine.errors import OutputError, TableError
@@ -175,6 +175,38 @@ def test_a_study_whose_series_are_renamed_in_the_table_is_written_again(data: Pa
         assert "T2" in pydicom.dcmread(file).SeriesDescription or "STIR" in pydicom.dcmread(file).SeriesDescription
 
 
+def test_a_study_with_a_file_that_is_missing_or_cut_off_is_written_again(whole: Path, source: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    first, second, third = (out / "volumes" / study for study in STUDIES)
+    (first / "sagittal_t1_0.nii.gz").unlink()
+    (second / "axial_t2_0.nii.gz").write_bytes((second / "axial_t2_0.nii.gz").read_bytes()[:-9])
+    (third / "study.json").write_text((third / "study.json").read_text()[:300])
+    renewed = prepare(source, out, PrepareOptions(resume=True)).renewed
+    assert [renewed[int(study)] for study in STUDIES] == [
+        "a file of it is missing, cut off or was changed",
+        "a file of it is missing, cut off or was changed",
+        "study.json is missing, damaged or of an earlier version",
+    ]
+    assert contents(out) == contents(whole)
+    lines = (first / "instances.csv").read_text().splitlines(keepends=True)
+    (first / "instances.csv").write_text("".join(lines[:-1]))
+    assert list(prepare(source, out, PrepareOptions(resume=True)).renewed) == [int(STUDIES[0])]
+    assert contents(out) == contents(whole)
+
+
+def test_a_folder_of_another_data_set_is_not_written_over(source: Path, whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    text = (out / "datalist.json").read_text()
+    (out / "datalist.json").write_text(text.replace('"study": "rsna2024"', '"study": "phantom"'))
+    before = contents(out)
+    with pytest.raises(OutputError, match=r"datalist\.json there is of 'phantom', not of 'rsna2024'\. Choose another folder"):
+        prepare(source, out, PrepareOptions(resume=True))
+    assert contents(out) == before
+    (out / "datalist.json").write_text(text[:100])
+    prepare(source, out, PrepareOptions(resume=True))
+    assert contents(out) == contents(whole)
+
+
 def test_a_point_that_was_changed_since_is_checked_again(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(data, out)
@@ -231,7 +263,8 @@ def test_images_of_two_studies_that_are_alike_never_lie_in_two_parts(data: Path,
 
 def images(study: int, patient: str, checksum: int) -> StudyImages:
     volume = VolumeFacts("a.nii.gz", (1, 1, 1), (1.0, 1.0, 1.0), checksum, ())
-    return StudyImages(study, patient, (SeriesFacts(1, "axial_t2", "1", "1", (volume,)),))  # type: ignore[arg-type]
+    patients = (patient,) if patient else ()
+    return StudyImages(study, (SeriesFacts(1, "axial_t2", "1", "1", (volume,), patients, ()),))  # type: ignore[arg-type]
 
 
 def test_patients_hang_together_by_id_and_by_image() -> None:
@@ -243,6 +276,19 @@ def test_a_patient_id_that_all_share_parts_nobody() -> None:
     patients, (quirk,) = patients_of([images(k, "ANONYMOUS", k) for k in range(20)])
     assert len(set(patients.values())) == 20
     assert quirk.seen == "PatientID 'ANONYMOUS' in 20 studies"
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
+def test_a_file_of_another_study_ties_both_together_and_is_said(data: Path, tmp_path: Path, keyword: str) -> None:
+    theirs = pydicom.dcmread(next((data / "train_images" / STUDIES[2]).rglob("1.dcm")))[keyword].value
+    folder = folder_of(data, STUDIES[0], "Axial T2")
+    edit_header(folder / "2.dcm", **{keyword: theirs})
+    prepared = prepare(data, tmp_path / "out")
+    patients = {case.case: case.patient for case in read_datalist(prepared.path).cases}
+    assert patients == {STUDIES[0]: STUDIES[0], STUDIES[1]: STUDIES[1], STUDIES[2]: STUDIES[0]}
+    (quirk,) = [quirk for quirk in prepared.quirks if quirk.kind == "several_patients"]
+    assert quirk.study_id == int(STUDIES[0])
+    assert f"{keyword} {str(theirs)!r} in series {folder.name}" in quirk.seen
 
 
 def test_a_split_with_one_image_on_both_sides_is_refused() -> None:

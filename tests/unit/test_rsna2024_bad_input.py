@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
-from tiny_rsna2024 import Row, edit_points, edit_series, edit_train, folder_of, series_of, write_data
+from tiny_rsna2024 import Row, edit_header, edit_points, edit_series, edit_train, folder_of, series_of, write_data
 
 from monai_spine.errors import SpineError, TableError
 from monai_spine.studies.prepared import read_datalist
@@ -172,6 +174,40 @@ def empty_series(data: Path) -> None:
     folder.mkdir()
 
 
+def uids_of_another_series(data: Path) -> None:
+    """The T1 series under the SOPInstanceUIDs of the T2 series."""
+    t1, t2 = (sorted(folder_of(data, BAD, name).glob("*.dcm")) for name in ("Sagittal T1", "Sagittal T2/STIR"))
+    for path, other in zip(t1, t2, strict=False):
+        edit_header(path, SOPInstanceUID=pydicom.dcmread(other).SOPInstanceUID)
+
+
+def one_uid_for_a_series(data: Path) -> None:
+    for path in folder_of(data, BAD, "Axial T2").glob("*.dcm"):
+        edit_header(path, SOPInstanceUID="1.2.3")
+
+
+def pixel_that_is_nan(data: Path) -> None:
+    path = folder_of(data, BAD, "Axial T2") / "3.dcm"
+    dataset = pydicom.dcmread(path)
+    pixels = dataset.pixel_array.astype(np.float32)
+    pixels[20, 30] = np.nan
+    del dataset.PixelData
+    dataset.BitsAllocated, dataset.FloatPixelData = 32, pixels.tobytes()
+    dataset.save_as(path)
+
+
+def slope_beyond_all_numbers(data: Path) -> None:
+    edit_header(folder_of(data, BAD, "Axial T2") / "3.dcm", RescaleSlope="1e38", RescaleIntercept="0")
+
+
+def points_without_a_study(data: Path) -> None:
+    edit_points(data, of_bad(study_id=""))
+
+
+def point_of_an_overflowed_study(data: Path) -> None:
+    edit_points(data, lambda row: {**row, "study_id": "-908480123"} if (row["study_id"], row["level"]) == (BAD, "L4/L5") else row)
+
+
 CASES = {
     unknown_label: rf"train\.csv, line 2: {CANAL} is 'severe'\. Choose from: Normal/Mild, Moderate, Severe, nothing",
     unknown_description: r"train_series_descriptions\.csv, line 2: series_description is 'Coronal T2' .*Choose from: Sagittal T1",
@@ -201,6 +237,12 @@ CASES = {
     point_that_is_no_number: r"coordinates\.csv, line 2: x is 'nan', which is not finite .*Replace what is infinite or NaN",
     point_below_zero: r"coordinates\.csv, line 2: x .*, y -0\.6 lies outside of .*\.dcm, which has 64 × 64 pixels\. Correct",
     instance_as_float: r"coordinates\.csv, line 2: instance_number '3\.0' is not a whole number .*as integers",
+    uids_of_another_series: r"\d+/\d+\.dcm has the SOPInstanceUID of .*/\d+\.dcm: their slices cannot be told apart\. Restore",
+    one_uid_for_a_series: r"2\.dcm has the SOPInstanceUID of .*/1\.dcm: their slices cannot be told apart\. Restore",
+    pixel_that_is_nan: r"3\.dcm has pixels that are NaN or infinite, .*Restore the file from the data set",
+    slope_beyond_all_numbers: r"3\.dcm has pixels that are NaN or infinite, .* by RescaleSlope and RescaleIntercept",
+    points_without_a_study: r"coordinates\.csv, line 2: study_id '' is not a whole number .*24 more",
+    point_of_an_overflowed_study: r"coordinates\.csv, line \d+: study_id '-908480123' is not a whole number .*4 more",
     empty_series: r"holds no \.dcm file\. Restore the series from the data set",
 }
 
@@ -224,6 +266,17 @@ def test_the_bad_study_alone_is_set_aside_on_request(data: Path, tmp_path: Path,
     assert re.search(CASES[spoil].replace(" .*", ".*"), one.reason)
     assert BAD in (tmp_path / "out" / "set_aside.csv").read_text()
     assert BAD in prepared.report.read_text()
+
+
+def test_rows_that_nothing_ties_to_a_study_are_named_one_by_one(data: Path) -> None:
+    axial = series_of(data, BAD, "Axial T2")
+    edit_points(data, lambda row: {**row, "study_id": "", "series_id": ""} if row["series_id"] == axial else row)
+    tables = read_tables(data, keep_going=True)
+    lines = (data / "train_label_coordinates.csv").read_text().splitlines()
+    empty = [number for number, line in enumerate(lines, start=1) if line.startswith(",")]
+    assert len(empty) == 10
+    assert [one.study for one in tables.set_aside] == [f"train_label_coordinates.csv, line {line}" for line in empty]
+    assert all(one.reason.endswith("give it in every row.") for one in tables.set_aside)
 
 
 def test_a_missing_column_is_refused_whatever_is_asked(data: Path, tmp_path: Path) -> None:
@@ -276,6 +329,9 @@ def test_a_table_with_other_marks_or_line_ends_is_read_the_same_or_refused(data:
         (text.replace(b",", b";"), r"line 1: its cells are parted by ';', not by commas\. Export the table again as CSV"),
         (text.replace(b",", b"\t"), r"line 1: its cells are parted by '\\t', not by commas"),
         (text.replace(b"\n9", b"\n\x009", 1), r"line 2: it holds a zero byte, .*damaged\. Restore it|is no CSV file in UTF-8"),
+        (text.replace(b"\n9", b"\n\xe99", 2), r"is no CSV file in UTF-8 \(line 2: .*0xe9.*\)\. Export the table again as CSV"),
+        (text.replace(b"\n9", b'\n"9', 1), r"is no CSV file in UTF-8 \(line 2: unexpected end of data\)\. Export"),
+        (text.replace(b"\n9", b"\n" + b"9" * 200_000, 1), r"is no CSV file in UTF-8 \(line 2: field larger than .*\)\. Export"),
         (text.decode().encode("utf-16"), r"is no CSV file in UTF-8 .*Export the table again as CSV"),
         (text[:-25], r"line \d+: .*(cells under a header|Choose from)"),
     ):

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from tiny_rsna2024 import Row, edit_points, edit_series, edit_train, folder_of, series_of, write_data
+from tiny_rsna2024 import Row, edit_header, edit_points, edit_series, edit_train, folder_of, series_of, write_data
 
 from monai_spine.anatomy import LEVELS, Severity, Target
 from monai_spine.studies.instance_table import locate_voxel, read_instances
@@ -308,3 +308,40 @@ def test_two_series_of_a_kind_are_both_written(data: Path, true: PreparedCase, r
     assert [volume.role for volume in case.volumes].count("sagittal_t1") == 2
     assert case.targets == true.targets
     assert kinds(quirks) == ["several_series"]
+
+
+def test_a_series_that_shows_nothing_is_flagged(data: Path, run) -> None:
+    folder = folder_of(data, STUDY, "Sagittal T1")
+    for path in folder.glob("*.dcm"):
+        edit_header(path, PixelData=bytes(len(pydicom.dcmread(path).PixelData)))
+    _, (quirk,) = run()
+    assert (quirk.kind, quirk.series_id) == ("image_flag", int(folder.name))
+    assert quirk.seen == "every voxel is 0: the volume shows nothing"
+
+
+def test_series_whose_folders_are_exchanged_are_flagged_by_their_headers(data: Path, run) -> None:
+    t1, t2 = (folder_of(data, STUDY, name) for name in ("Sagittal T1", "Sagittal T2/STIR"))
+    names = {t1.name: "Sagittal T2/STIR", t2.name: "Sagittal T1"}
+    edit_series(data, lambda row: {**row, "series_description": names.get(row["series_id"], row["series_description"])})
+    found = {quirk.series_id: quirk for quirk in run()[1] if quirk.kind == "other_headers"}
+    assert set(found) == {int(t1.name), int(t2.name)}
+    assert found[int(t1.name)].seen.startswith("Sagittal T2/STIR by the table, but Sagittal T1 by its headers (sagittal")
+
+
+def test_a_series_of_another_modality_is_flagged(data: Path, run) -> None:
+    folder = folder_of(data, STUDY, "Axial T2")
+    for path in folder.glob("*.dcm"):
+        edit_header(path, Modality="CT")
+    _, (quirk,) = run()
+    assert (quirk.kind, quirk.series_id) == ("other_headers", int(folder.name))
+    assert quirk.seen == "Axial T2 by the table, but Modality is CT, not MR"
+
+
+def test_pixels_beyond_what_float32_holds_whole_are_flagged(data: Path, run) -> None:
+    path = folder_of(data, STUDY, "Sagittal T1") / "1.dcm"
+    pixels = pydicom.dcmread(path).pixel_array.astype(np.int32)
+    pixels[3, 4] = 2**24 + 1
+    edit_header(path, BitsAllocated=32, BitsStored=32, HighBit=31, PixelRepresentation=1, PixelData=pixels.tobytes())
+    _, (quirk,) = run()
+    assert quirk.kind == "image_flag"
+    assert quirk.seen.startswith("voxels of up to 16777216")

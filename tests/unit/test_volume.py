@@ -11,8 +11,18 @@ import pytest
 from dicom_cases import AXIAL, SAGITTAL, write_slice, write_stack
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from monai_spine.errors import UnreadableInputError, VolumeGeometryError
 from monai_spine.geometry import apply_affine, ras_from_lps
@@ -119,6 +129,27 @@ def test_truncated_pixels_name_the_file(tmp_path: Path, syntax: str) -> None:
     write_slice(path, np.ones((32, 32), np.uint16), syntax=syntax)
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(UnreadableInputError, match=r"pixels of .*cut.dcm cannot be read .*cut off"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "named"),
+    [
+        (HTJ2KLossless, r"High-Throughput JPEG 2000 .* no decoder here\. Install pylibjpeg.*, or export the study uncompressed"),
+        (MPEG2MPML, r"MPEG2 Main Profile .* no decoder here\. Export the study uncompressed"),
+    ],
+)
+def test_a_transfer_syntax_without_decoder_is_named_with_what_reads_it(tmp_path: Path, syntax: UID, named: str) -> None:
+    if syntax == HTJ2KLossless and get_decoder(syntax).is_available:
+        pytest.skip("a decoder for it is installed")
+    path = tmp_path / "packed.dcm"
+    write_slice(path, np.ones((32, 32), np.uint16))
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = encapsulate([b"not decoded anyway"])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path)
+    with pytest.raises(UnreadableInputError, match=rf"packed\.dcm is packed as {named}"):
         _load(tmp_path)
 
 
