@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import IO
 
-from monai_spine.errors import OutputError, WeightsError
+from monai_spine.errors import OutputError, SpineError, WeightsError
 
 __all__ = ["CONFIGS", "Step", "bundle_command", "interruptible", "keep", "overlay", "perform", "said_of"]
 
@@ -21,6 +22,11 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Overlays, beside the package in its checkout."""
 _SHOWN = 15
 _WATCH_S = 1.0
+_TRACEBACK = "Traceback (most recent call last):"
+_CHAINED = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
 
 
 @dataclass(frozen=True)
@@ -123,17 +129,20 @@ def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
         watch: Called every second while it runs; what it raises ends the command.
 
     Raises:
-        WeightsError: It fails; the message ends with the last lines that it printed.
+        WeightsError: It fails; the message says what the command stopped at, or what it printed last.
     """
     if step.made.is_file():
         return
     step.folder.mkdir(parents=True, exist_ok=True)
     log = step.folder / "log.txt"
+    before = log.stat().st_size if log.is_file() else 0
     with log.open("a", encoding="utf-8") as stream:
         code = _exit_code(step.command, stream, watch or (lambda: None))
     if code != 0 or not step.written.is_file():
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN:]
-        raise WeightsError(f"{step.name} ended with exit code {code}. The end of {log}:\n" + "\n".join(lines))
+        lines = log.read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
+        cause = _cause(lines)
+        said = f": {cause}\nAll that it printed is in {log}." if cause else f". The end of {log}:\n" + "\n".join(lines[-_SHOWN:])
+        raise WeightsError(f"{step.name} ended with exit code {code}{said}")
     step.written.replace(step.made)
 
 
@@ -151,6 +160,21 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """The error that the last traceback begins with, which those after it were raised from; nothing where there is none.
+
+    MONAI raises errors of its own from whatever goes wrong in a config.
+    """
+    begins = [
+        at for at, line in enumerate(lines) if line == _TRACEBACK and not any(one in _CHAINED for one in lines[at - 2 : at])
+    ]
+    if not begins:
+        return ""
+    after = dropwhile(lambda line: line == _TRACEBACK or line.startswith(" "), lines[begins[-1] :])
+    said = "\n".join(takewhile(lambda line: line and line not in _CHAINED, after))
+    return said.split(": ", 1)[-1] if said.startswith(f"{SpineError.__module__}.") else said
 
 
 def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None]) -> int:

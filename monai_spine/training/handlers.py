@@ -7,6 +7,7 @@ which `--resume True` goes on after a kill.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from monai.handlers import ValidationHandler
 from torch.utils.tensorboard import SummaryWriter
 
 from monai_spine.errors import OutputError, WeightsError
 
-__all__ = ["BestModel", "EpochSeed", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly"]
+__all__ = ["BestModel", "EpochSeed", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly", "ValidateLast"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,14 @@ def _save(contents: Any, path: Path) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({error}). Free some space, then go on with --resume True.") from error
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse a file whose place is taken by a folder, or whose folder cannot be made or written to."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        what = f"{path} is a folder" if path.is_dir() else f"nothing can be written in {there}"
+        raise OutputError(f"No weights can be written: {what}. Name a file with --ckpt_path, such as runs/model.pt.")
 
 
 class FirstProcessWriter:
@@ -81,10 +91,14 @@ class BestModel:
         network: The network itself, not wrapped for several processes.
         metric: Name among the evaluator's metrics.
         lower_is_better: True for losses and distances.
+
+    Raises:
+        OutputError: The file cannot be written there, which is better known before the first epoch than after it.
     """
 
     def __init__(self, path: Path | str, network: torch.nn.Module, metric: str, *, lower_is_better: bool = True) -> None:
         self.path = Path(path)
+        _refuse_unwritable(self.path)
         self.network = network
         self.metric = metric
         self.sign = -1.0 if lower_is_better else 1.0
@@ -107,6 +121,16 @@ class BestModel:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.validations_since = state["best"], state["validations_since"]
+
+
+class ValidateLast(ValidationHandler):
+    """MONAI's `ValidationHandler` that validates after the last epoch too, whatever the interval. Attach it to the trainer."""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self)
+
+    def _is_due(self, engine: Engine, epoch: int) -> bool:
+        return bool(epoch % self.interval == 0 or epoch == engine.state.max_epochs)
 
 
 class StopEarly:

@@ -35,6 +35,31 @@ def test_a_command_that_fails_says_how_it_ended(tmp_path: Path) -> None:
         perform(step(tmp_path, "print('no more room'); raise SystemExit(3)"))
 
 
+WRAPPED = """
+from monai_spine.errors import TableError
+try:
+    try:
+        {earlier}
+        raise TableError("no datalist.json there.\\nPrepare one.")
+    except TableError as error:
+        raise RuntimeError("Failed to evaluate ConfigExpression") from error
+except RuntimeError as error:
+    raise RuntimeError("Failed to instantiate") from error
+"""
+
+
+@pytest.mark.parametrize("earlier", ["", "import traceback; traceback.print_exception(ValueError('an earlier one'))"])
+def test_a_command_that_fails_says_first_what_the_other_errors_came_from(tmp_path: Path, earlier: str) -> None:
+    failing = Step("trying", (sys.executable, "-c", WRAPPED.format(earlier=earlier)), tmp_path, tmp_path / "a", tmp_path / "b")
+    with pytest.raises(WeightsError) as raised:
+        perform(failing)
+    log = tmp_path / "log.txt"
+    said = f"trying ended with exit code 1: no datalist.json there.\nPrepare one.\nAll that it printed is in {log}."
+    assert str(raised.value) == said
+    with pytest.raises(WeightsError, match=r"exit code 9. The end of .*\nout of memory$"):
+        perform(step(tmp_path, "print('out of memory', flush=True); import os; os._exit(9)"))
+
+
 def test_what_a_watch_raises_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle_runs, "_WATCH_S", 0.05)
 

@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 
 from monai_spine.errors import OutputError, WeightsError
-from monai_spine.training.handlers import BestModel, EpochSeed, FirstProcessWriter, LastCheckpoint, LogLearningRate, StopEarly
+from monai_spine.training.handlers import (
+    BestModel,
+    EpochSeed,
+    FirstProcessWriter,
+    LastCheckpoint,
+    LogLearningRate,
+    StopEarly,
+    ValidateLast,
+)
 from monai_spine.training.intensities import RandIntensityd
 
 
@@ -44,6 +53,26 @@ def test_better_is_lower_or_higher(tmp_path: Path, lower: bool, expected: float)
     for _ in range(3):
         engine.run([0])
     assert best.best == expected
+
+
+@pytest.mark.parametrize(("interval", "epochs", "expected"), [(5, 1, [1]), (3, 7, [3, 6, 7]), (2, 4, [2, 4]), (1, 3, [1, 2, 3])])
+def test_the_last_epoch_is_validated_whatever_the_interval(interval: int, epochs: int, expected: list[int]) -> None:
+    validated: list[int] = []
+    validator = Evaluator(torch.device("cpu"), [0], epoch_length=1)
+    validator.run = validated.append
+    trainer = Engine(lambda engine, batch: None)
+    ValidateLast(interval, validator).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    assert validated == expected
+
+
+def test_weights_that_could_not_be_written_are_refused_before_the_training(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    with pytest.raises(OutputError, match=r"is a folder\. Name a file with --ckpt_path"):
+        BestModel(tmp_path, network, "loss")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"nothing can be written in .*file\. Name a file"):
+        BestModel(tmp_path / "file" / "runs" / "model.pt", network, "loss")
 
 
 def test_a_run_without_gain_ends(tmp_path: Path) -> None:
