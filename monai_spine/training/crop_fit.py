@@ -21,7 +21,7 @@ def refuse_small_crop(network: nn.Module, shape: Sequence[Any]) -> None:
 
     Args:
         network: Left as it is.
-        shape: Voxels of the crop along R, A, S, or pixels of a picture; of several branches a list of such, see `branches.py`. What
+        shape: Voxels of the crop along R, A, S, or pixels of a picture; of several branches a list of such (`branches.py`). What
             is no shape is left to `crops.CropSpec`.
 
     Raises:
