@@ -109,6 +109,12 @@ def test_an_id_that_is_no_whole_number_is_refused(tmp_path: Path, study: str) ->
         read_train(write_train(tmp_path, train_line(study)))
 
 
+@pytest.mark.parametrize("study", ["", "nan", "NaN", "null"])
+def test_an_id_that_is_missing_is_asked_for(tmp_path: Path, study: str) -> None:
+    with pytest.raises(TableError, match=rf"line 2: study_id '{study}' is not a whole number\. .*missing: give it in every row"):
+        read_train(write_train(tmp_path, train_line(study)))
+
+
 def test_a_line_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"line 3: 2 cells under a header of 26"):
         read_train(write_train(tmp_path, train_line(1), "2,Severe"))
