@@ -6,7 +6,6 @@ Nothing heavy is imported here before a study is analysed: a wrong path or a ful
 from __future__ import annotations
 
 import traceback
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from monai_spine.errors import DeviceError, OutputError, SpineError, WeightsErro
 from monai_spine.files import name_of
 from monai_spine.inputs import StudyInput, find_studies
 from monai_spine.report import DEFAULT_FORMATS, write_cohort, write_result
+from monai_spine.report.tables import common_reasons
 from monai_spine.settings import Settings
 from monai_spine.store import ExistingResults, ResultsFolder, study_names
 from monai_spine.workers import in_processes
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["BatchOptions", "BatchOutcome", "BatchProgress", "Failure", "run_batch"]
 
 PARTLY_FAILED = 5
-_COMMON = 4
 
 
 @dataclass(frozen=True)
@@ -247,14 +246,12 @@ def _analyse(run: _Run, task: _Task) -> Iterator[BatchProgress]:
 
 
 def _summary(result: StudyResult) -> str:
-    """`23 of 25 findings graded; the study has no axial T2 series`: reasons that hold for many findings are named."""
-    reasons = Counter(grade.reason for grade in result.grades if grade.reason)
-    common = [reason for reason, times in reasons.most_common() if times >= _COMMON]
+    """`15 of 25 findings graded; the study has no axial T2 series`: see `common_reasons`."""
     graded = sum(grade.status == "graded" for grade in result.grades)
     if result.picture_affine is not None:
         discs = sum(found.schmorl_node is not None for found in result.degeneration)
         return f"{discs} discs and {len(result.degeneration) - discs} vertebrae graded"
-    return "; ".join([f"{graded} of {len(result.grades)} findings graded", *common])
+    return "; ".join([f"{graded} of {len(result.grades)} findings graded", *common_reasons(one.reason for one in result.grades)])
 
 
 def _disk_is_at_fault(error: Exception) -> bool:

@@ -32,6 +32,7 @@ from monai_spine.cli_options import (
     ReplicaTables,
     SeriesChoice,
     SeriesTable,
+    UsageError,
     existing_from,
     settings_from,
 )
@@ -196,13 +197,20 @@ def phantom(
 def evaluate(
     solution: Annotated[Path, typer.Option(help="Labels: train.csv, or a solution in the long form.")],
     submission: Annotated[Path, typer.Option(help="Predictions: row_id, normal_mild, moderate, severe.")],
+    splits: Annotated[Path | None, typer.Option(help="splits.csv of prepared data, to score one part of it.")] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="COLUMN=VALUE", help="Which part of --splits, e.g. fold=0 or 70_15_15=test.")
+    ] = None,
     calibration: Annotated[bool, typer.Option("--calibration", help="Print how far probabilities and shares agree.")] = False,
     debug: Debug = False,
 ) -> None:
     """Score predictions as the RSNA 2024 challenge does. Lower is better."""
-    from monai_spine.evaluation import evaluate_tables, format_evaluation
+    from monai_spine.evaluation import evaluate_tables, format_evaluation, studies_of_part
 
-    typer.echo(format_evaluation(evaluate_tables(solution, submission, calibration=calibration)))
+    if (splits is None) != (part is None):
+        raise UsageError("--splits and --part go together, such as --splits work/rsna2024/splits.csv --part fold=0.")
+    studies = None if splits is None or part is None else studies_of_part(splits, part)
+    typer.echo(format_evaluation(evaluate_tables(solution, submission, studies=studies, calibration=calibration)))
 
 
 @app.command()

@@ -55,7 +55,8 @@ def prepare_rsna2024(
         typer.echo(line, err=True)
     if prepared.unmade and not quiet:
         typer.echo(f"Not made, as there are fewer patients than parts: {', '.join(prepared.unmade)} (of splits.csv)", err=True)
-    were = f"{counted(prepared.studies)} prepared, {len(prepared.set_aside)} set aside"
+    pointless = f", {prepared.without_points} without any point (in no data list)" if prepared.without_points else ""
+    were = f"{counted(prepared.studies)} prepared{pointless}, {len(prepared.set_aside)} set aside"
     typer.echo(f"{were}: {prepared.report}\n{prepared.path}")
     if prepared.set_aside:
         raise typer.Exit(PARTLY_FAILED)

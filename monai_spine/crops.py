@@ -70,12 +70,12 @@ class CropSpec:
         """Read the `crop` section of a bundle's `inference.json`.
 
         Raises:
-            WeightsError: An entry is missing or has no three values.
+            WeightsError: An entry is missing, has no three values, or makes no crop.
         """
         try:
             offsets = {Level.parse(name): _triple(values) for name, values in config["offset_mm"].items()}
             i, j, k = (int(number) for number in config["shape"])
-            return cls(
+            spec = cls(
                 role=str(config["role"]),
                 size_mm=_triple(config["size_mm"]),
                 shape=(i, j, k),
@@ -85,11 +85,21 @@ class CropSpec:
                 on_slice=bool(config.get("on_slice", False)),
                 at_foramen=bool(config.get("at_foramen", False)),
             )
+            spec._check()
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
-                f"The crop section of the bundle's inference.json cannot be used ({type(error).__name__}: {error}). "
+                f"The crop section of the bundle's config cannot be used ({type(error).__name__}: {error}). "
                 "It needs role, size_mm, shape, mirror_right and offset_mm per level."
             ) from error
+        return spec
+
+    def _check(self) -> None:
+        if not all(count >= 1 for count in self.shape):
+            raise ValueError(f"shape is {list(self.shape)}, not 1 voxel or more along each axis")
+        if not all(0 < edge < np.inf for edge in self.size_mm):
+            raise ValueError(f"size_mm is {list(self.size_mm)}, not above 0 along each axis")
+        if not 0 <= self.min_coverage <= 1:
+            raise ValueError(f"min_coverage is {self.min_coverage:g}, no share from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import numpy as np
 from monai_spine.anatomy import Condition
 from monai_spine.errors import TableError
 from monai_spine.studies.rsna2024 import read_solution
+from monai_spine.studies.source_table import SourceTable
 from monai_spine.studies.submissions import read_submission
 from monai_spine.training.calibration import ReliabilityBin, expected_calibration_error, reliability_table
 from monai_spine.training.score import PARTS, Score, ScoredRows, match_rows, score_rows
 
-__all__ = ["ConditionCalibration", "Evaluation", "evaluate_tables", "format_evaluation"]
+__all__ = ["ConditionCalibration", "Evaluation", "evaluate_tables", "format_evaluation", "studies_of_part"]
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,29 @@ class Evaluation:
     calibration: tuple[ConditionCalibration, ...] = ()
 
 
-def evaluate_tables(solution_path: Path | str, submission_path: Path | str, *, calibration: bool = False) -> Evaluation:
+def evaluate_tables(
+    solution_path: Path | str,
+    submission_path: Path | str,
+    *,
+    studies: Collection[str] | None = None,
+    calibration: bool = False,
+) -> Evaluation:
     """Score a submission with the official score.
 
     Args:
         solution_path: Wide train.csv, or long solution.csv (row_id, one-hot columns, sample_weight).
-        submission_path: row_id, normal_mild, moderate, severe; all 25 rows of each study of the solution.
+        submission_path: row_id, normal_mild, moderate, severe; all 25 rows of each study that is scored.
+        studies: Ids of those that are scored, as `studies_of_part` gives them; None: all of the solution.
         calibration: Also compute calibration errors and reliability tables for each condition.
 
     Raises:
         TableError: A table breaks its specification, rows are missing, or nothing is labelled.
     """
     solution = read_solution(solution_path)
+    if studies is not None:
+        solution = solution[solution["study"].isin(list(studies))].reset_index(drop=True)
+    if not len(solution):
+        raise TableError(f"{solution_path} has none of the studies that are to be scored. Give the solution that has them.")
     rows = match_rows(solution, read_submission(submission_path), names=(str(solution_path), str(submission_path)))
     if not rows.weight.any():
         raise TableError(
@@ -73,6 +86,27 @@ def evaluate_tables(solution_path: Path | str, submission_path: Path | str, *, c
         score=score_rows(rows),
         calibration=tuple(_calibrate(rows, condition) for condition in Condition) if calibration else (),
     )
+
+
+def studies_of_part(splits_path: Path | str, part: str) -> frozenset[str]:
+    """Ids of the studies of one part of a prepared data set.
+
+    Args:
+        splits_path: `splits.csv` of `monai-spine prepare rsna2024`.
+        part: A column and its value, such as `fold=0` or `70_15_15=test`.
+
+    Raises:
+        TableError: The file cannot be read, or has no such part.
+    """
+    table = SourceTable.read(splits_path, columns=["study_id"])
+    column, _, value = part.partition("=")
+    names = [name for name in table.cells.columns if name not in ("study_id", "patient")]
+    if column not in names:
+        raise TableError(f"{part!r} is no part of {splits_path}. Give COLUMN=VALUE, with one of: {', '.join(names)}.")
+    cells = table.cells[column]
+    if not value or value not in set(cells):
+        raise TableError(f"No study of {splits_path} has {part}. Choose from: {', '.join(sorted(set(cells) - {''}))}.")
+    return frozenset(table.cells["study_id"][cells == value])
 
 
 def format_evaluation(evaluation: Evaluation) -> str:

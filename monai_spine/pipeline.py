@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +75,7 @@ def analyze_study(path: Path, *, models: Models, settings: Settings | None = Non
         with _timed(seconds, "grade"):
             targets = [target for target in TARGETS if target.level in settings.levels]
             graders, corrector = models.graders, models.corrector
-            grades = grade_study(targets, levels, read.volumes, graders, unread=read.unread, corrector=corrector)
+            grades = grade_study(targets, levels, _gradable(read), graders, unread=read.unread, corrector=corrector)
             degeneration = _degeneration(read, levels, models)
 
         yield Progress("write", 0.8, "writing the report")
@@ -114,6 +114,12 @@ def _localized(read: ReadSeries, models: Models) -> tuple[ReadSeries, Levels]:
     return replace(read, volumes={Role.PICTURE: (volume,)}), levels
 
 
+def _gradable(read: ReadSeries) -> Mapping[Role, Sequence[Volume]]:
+    """The blocks of each role: a picture is a sagittal T2 series of one slice."""
+    pictures = read.volumes.get(Role.PICTURE)
+    return {**read.volumes, Role.SAGITTAL_T2: pictures} if pictures else read.volumes
+
+
 def _degeneration(read: ReadSeries, levels: Levels, models: Models) -> tuple[Degeneration, ...]:
     """Discs and vertebrae of a picture or of a sagittal T2 series, where there is a bundle that grades them."""
     volumes = _shows_degeneration(read)
@@ -125,10 +131,13 @@ def _shows_degeneration(read: ReadSeries) -> Sequence[Volume]:
 
 
 def _run(read: ReadSeries, models: Models) -> tuple[Bundle, ...]:
-    """The bundles that were run: on a picture no grader of conditions."""
+    """The bundles that were run: on a picture the graders of sagittal T2 alone."""
     grader = models.degeneration if _shows_degeneration(read) else None
     degeneration = () if grader is None else (grader.bundle,)
-    return (*(models.localizer.bundles if Role.PICTURE in read.volumes else models.bundles), *degeneration)
+    if Role.PICTURE not in read.volumes:
+        return (*models.bundles, *degeneration)
+    graders = [found.bundle for found in models.graders.values() if Role.SAGITTAL_T2 in [spec.role for spec in found.specs]]
+    return (*models.localizer.bundles, *graders, *degeneration)
 
 
 def _picture_affine(read: ReadSeries) -> Affine | None:

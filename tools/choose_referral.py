@@ -6,9 +6,11 @@
     python tools/choose_referral.py VALIDATION.csv --coverage 0.9 --check results --check-solution train.csv --write my_bundles
 
 Predictions are a bundle's predictions.csv, which has labels; or frequencies.csv of `tools/cross_validate.py`, or the folder of an
-analysis, whose labels stand in --solution. For each condition in them the threshold is printed that keeps at least the share
---coverage, or all that can be kept while no more than --risk of it is wrong. What it comes to is counted on --check where that is
-given, otherwise on the same findings. --write puts both into the `referral` section of each grader in a folder of bundles.
+analysis, whose labels stand in --solution. Rows that hold the prior of the training set are no predictions and are left out.
+For each condition in them the threshold is printed that keeps at least the share --coverage, or all that can be kept while no
+more than --risk of it is wrong. What it comes to is counted on --check where that is given, otherwise on the same findings.
+--write puts both into the `referral` section of each grader in a folder of bundles; a condition without a threshold is named and
+left as it is.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import pandas as pd
 from monai_spine.anatomy import TARGETS, Condition
 from monai_spine.errors import SpineError, TableError
 from monai_spine.models import GRADERS
+from monai_spine.studies.priors import hold_prior
 from monai_spine.studies.rsna2024 import read_solution
 from monai_spine.studies.source_table import SourceTable
 from monai_spine.studies.submissions import PROBABILITIES, read_submission
@@ -44,7 +47,7 @@ def graded_findings(paths: Sequence[Path], solution: Path | None = None) -> pd.D
         solution: What is true, as train.csv; None: the tables say it themselves.
 
     Raises:
-        TableError: A table breaks its format, or none of the findings is labelled.
+        TableError: A table breaks its format, or none of the findings is predicted and labelled.
     """
     frames = [_findings(path, labelled=solution is None) for path in paths]
     table = pd.concat(frames, ignore_index=True)
@@ -53,7 +56,10 @@ def graded_findings(paths: Sequence[Path], solution: Path | None = None) -> pd.D
         table = table.merge(true, on=["study", "target"], how="inner")
     table = table[table["label"] >= 0].reset_index(drop=True)
     if table.empty:
-        raise TableError(f"No finding of {', '.join(map(str, paths))} is labelled. Give the solution of these studies.")
+        raise TableError(
+            f"No finding of {', '.join(map(str, paths))} is predicted and labelled. Give the solution of these studies, and "
+            "frequencies.csv where more stands than the prior."
+        )
     return table.assign(condition=table["target"].map(_CONDITIONS), label=table["label"].astype(int))
 
 
@@ -61,7 +67,8 @@ def _findings(path: Path, *, labelled: bool) -> pd.DataFrame:
     if path.is_dir():
         return _analysed(path)
     if not labelled:
-        return read_submission(path)[["study", "target", *_COLUMNS]]
+        table = read_submission(path)[["study", "target", *_COLUMNS]]
+        return table[~hold_prior(table["target"].tolist(), table[_COLUMNS].to_numpy(float))]
     labels = SourceTable.read(path, columns=("case", "target", "label"))
     return read_predictions(path).assign(label=labels.numbers("label"))
 
@@ -82,13 +89,12 @@ def _analysed(folder: Path) -> pd.DataFrame:
 
 def effects(
     findings: pd.DataFrame, check: pd.DataFrame, *, coverage: float | None = None, risk: float | None = None
-) -> dict[Condition, ReferralEffect]:
-    """The threshold of each condition of `findings`, and what it comes to on `check`.
+) -> tuple[dict[Condition, ReferralEffect], dict[Condition, str]]:
+    """The threshold of each condition of `findings`, and what it comes to on `check`; and why the others have none.
 
-    Raises:
-        TableError: A condition has no threshold that does what is wanted, or `check` lacks it.
+    A condition has none where no threshold does what is wanted, or where `check` lacks it.
     """
-    result = {}
+    result, reasons = {}, {}
     for condition in Condition:
         chosen, seen = (table[table["condition"] == condition.slug] for table in (findings, check))
         if chosen.empty:
@@ -98,8 +104,8 @@ def effects(
             threshold = choose_threshold(values, labels, coverage=coverage, risk=risk)
             result[condition] = referral_effect(seen[_COLUMNS].to_numpy(float), seen["label"].to_numpy(np.int64), threshold)
         except ValueError as error:
-            raise TableError(f"{condition.label}: {error}") from error
-    return result
+            reasons[condition] = str(error)
+    return result, reasons
 
 
 def write_sections(found: Mapping[Condition, ReferralEffect], folder: Path, source: str) -> None:
@@ -118,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         findings = graded_findings(given.predictions, given.solution)
         check = graded_findings(given.check, given.check_solution) if given.check else findings
-        found = effects(findings, check, coverage=given.coverage, risk=given.risk)
+        found, reasons = effects(findings, check, coverage=given.coverage, risk=given.risk)
         for condition, effect in found.items():
             print(f"{condition.label}: expected_risk {effect.expected_risk:.4f}. {effect.sentence(given.source)}")
         if given.write is not None:
@@ -126,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    return 0
+    for condition, reason in reasons.items():
+        print(f"Error: {condition.label} has no threshold, and its bundle is left as it is. {reason}", file=sys.stderr)
+    return 2 if reasons else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     wanted.add_argument("--risk", type=float, help="largest share of wrong grades among what is not referred")
     parser.add_argument("--check", type=Path, nargs="+", help="other findings, on which is counted what the threshold comes to")
     parser.add_argument("--check-solution", type=Path, help="their train.csv")
-    parser.add_argument("--source", default="cases that it never saw", help="what these findings are, for the reader of a report")
+    parser.add_argument("--source", default="cases it has never seen", help="what these findings are, for the reader of a report")
     parser.add_argument("--write", type=Path, help="folder of bundles whose inference.json gets the thresholds")
     return parser
 

@@ -21,8 +21,8 @@ turned and, where it has no side, mirrored, into OUT/augmented. Written are
 --ship FOLDER writes bundles that do the same in an analysis: the mean of all folds' models, their temperature, and a referral of
 the findings beyond --coverage of the surest:
 
-    python tools/cross_validate.py work/rsna2024 -o work/cv --test work/rsna2024 --augment --ship work/bundles
-    monai-spine analyze STUDY -o results --bundles work/bundles
+    python tools/cross_validate.py work/rsna2024 -o work/cv_test --test work/rsna2024 --augment --ship work/bundles
+    monai-spine analyze STUDY -o results_ensemble --bundles work/bundles
 
 With --head, a study head is trained for each fold on what the graders of the other folds saw of the studies that they held out
 (`tools/cross_validation/head.py`); what it comes to goes to OUT/head, with the score with and without it in comparison.md.
@@ -41,18 +41,18 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cross_validation.checks import refuse_unfit, true_labels
 from cross_validation.head import HeadPlan, comparison, head_predictions, run_heads
 from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
 from cross_validation.report import write_report
-from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, steps
+from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, said_of, steps
 from cross_validation.shipping import ship
 
 from monai_spine.console import progress_reporter
-from monai_spine.errors import SpineError, TableError
+from monai_spine.errors import SpineError
 from monai_spine.models import GRADERS
 from monai_spine.referral import Referral
 from monai_spine.studies.prepared import read_datalist
-from monai_spine.studies.rsna2024 import read_solution
 from monai_spine.studies.submissions import PROBABILITIES
 from monai_spine.training.out_of_fold import calibrated, labels_of, out_of_fold_table
 from monai_spine.training.referral_choice import choose_threshold, referral_effect
@@ -71,7 +71,7 @@ def run_all(plan: Plan) -> None:
     with progress_reporter() as reporter:
         planned = list(steps(plan))
         for number, step in enumerate(planned):
-            reporter.step(number / len(planned), f"{step.name} ({number + 1} of {len(planned)})")
+            reporter.step(number / len(planned), f"{said_of(step.name, step.made)} ({number + 1} of {len(planned)})")
             perform(step)
 
 
@@ -90,7 +90,7 @@ def table_of(plan: Plan, solution: Path | None = None, predictions: Mapping[str,
     members = {fold: [case.case for case in datalist.cases_of("validation")] for fold, datalist in datalists.items()}
     labels = {place: label for datalist in datalists.values() for place, label in labels_of(datalist).items()}
     if solution is not None:
-        labels = _true_labels(solution, [case for cases in members.values() for case in cases])
+        labels = true_labels(solution, [case for cases in members.values() for case in cases])
     files = {fold: [plan.predictions_of(bundle, fold) for bundle in plan.bundles] for fold in plan.folds}
     return out_of_fold_table(members, predictions or files, labels)
 
@@ -112,15 +112,7 @@ def add_heads(heads: HeadPlan, alone: pd.DataFrame, solution: Path | None = None
 def tables_of_test(plan: Plan, solution: Path | None = None) -> dict[str, pd.DataFrame]:
     """What each fold's models say of the test; arguments and errors as of `table_of`."""
     cases = [case.case for case in read_datalist(plan.test_points).cases_of("test")]
-    return member_tables(plan, None if solution is None else _true_labels(solution, cases))
-
-
-def _true_labels(solution: Path, cases: Sequence[str]) -> dict[tuple[str, str], int]:
-    true = read_solution(solution)
-    absent = sorted(set(cases) - set(true["study"]))
-    if absent:
-        raise TableError(f"{solution} lacks {len(absent)} of {len(cases)} studies, such as {absent[0]}. Give the whole table.")
-    return dict(zip(zip(true["study"], true["target"], strict=True), true["label"].astype(int), strict=True))
+    return member_tables(plan, None if solution is None else true_labels(solution, cases))
 
 
 def referrals_of(table: pd.DataFrame, test: pd.DataFrame | None, coverage: float, source: str) -> dict[str, Referral]:
@@ -167,10 +159,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             augment=chosen.augment,
             test=chosen.test,
         )
-        run_all(plan)
-        table = conclude(plan, chosen.solution, ship_to=chosen.ship, coverage=chosen.coverage)
+        heads = None
         if chosen.head is not None:
             heads = HeadPlan(plan, chosen.head == "features", tuple(shlex.split(chosen.head_arguments)))
+        refuse_unfit(plan, solution=chosen.solution, ship_to=chosen.ship, heads=heads)
+        run_all(plan)
+        table = conclude(plan, chosen.solution, ship_to=chosen.ship, coverage=chosen.coverage)
+        if heads is not None:
             print(add_heads(heads, table, chosen.solution))
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -204,7 +199,7 @@ def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None =
         print(write_test_report(tables, temperatures, plan.place / "test"))
     if ship_to is not None:
         tested = None if tables is None else with_temperature(averaged(tables), temperatures)
-        source = "the folds, each predicted by a model that never saw it" if tested is None else "a test that it never saw"
+        source = "studies that its folds held out" if tested is None else "a test that it has never seen"
         referrals = referrals_of(calibrated(table)[0], tested, coverage, source)
         ship(plan, ship_to, temperatures, referrals)
         print(f"Bundles for `monai-spine analyze --bundles {ship_to}`:")

@@ -1,12 +1,14 @@
 """Cross-validate `lumbar_disc_degeneration_grading` on mid-sagittal pictures: five folds, graded where the localiser looks.
 
     monai-spine prepare midsagittal DATA -o work/pictures
-    python tools/cross_validate_discs.py work/pictures -o work/cv --localizers work/folds [--share 0.5] [-- --epochs 20]
+    monai-spine prepare lesions work/pictures -o work/lesions --copies 10
+    python tools/cross_validate_discs.py work/pictures -o work/cv --localizers work/folds [--lesions work/lesions] [-- --epochs 9]
     python tools/cross_validate_discs.py work/pictures -o work/resnet --localizers work/folds --levels work/cv/levels \\
         --overlay configs/degeneration/resnet50.json
 
 The folder of localisers holds fold_0 … fold_4, each with localizer.pt, namer.pt and refiner.pt of `tools/evaluate_localizer.py`,
-which never saw that fold's pictures. What stands after -- goes to every training; each is validated once, after its last epoch.
+which never saw that fold's pictures. With --lesions a training also learns from lesions simulated on the discs of its own
+pictures. What stands after -- goes to every training; each is validated once, after its last epoch.
 What is finished stays. Written are answers.csv, one row per graded structure, and report.json.
 """
 
@@ -32,6 +34,7 @@ from monai_spine.crops import CropSpec
 from monai_spine.degeneration import DEGENERATION, HEADS, DegenerationGrader
 from monai_spine.studies.folds import patient_folds, write_splits
 from monai_spine.studies.prepared import read_datalist
+from monai_spine.training.bundle_runs import interruptible
 from monai_spine.training.degeneration import degeneration_items
 from monai_spine.training.scaling import fit_temperature, tempered
 from monai_spine.weights import find_bundle
@@ -41,13 +44,13 @@ ANSWERS = [f"{head} {name}" for head, names in HEADS.items() for name in names]
 """Columns of logits; after them the labels, one for each head."""
 
 
-def train(fold: Path, output: Path, overlays: list[str], arguments: list[str]) -> Path:
-    """Train one fold where that is not done; gives its weights."""
+def train(data: list[str], output: Path, overlays: list[str], arguments: list[str]) -> Path:
+    """Train one fold on some prepared folders where that is not done; gives its weights."""
     weights, config = output / "model.pt", find_bundle(DEGENERATION).root / "configs" / "train.json"
     if not (output / "done").is_file():
         places = [
             "--dataset_dir",
-            str(fold),
+            repr(data),
             "--output_dir",
             str(output),
             "--ckpt_path",
@@ -56,9 +59,10 @@ def train(fold: Path, output: Path, overlays: list[str], arguments: list[str]) -
             "@epochs",
         ]
         files = repr([str(config), *overlays])
-        subprocess.run(
-            [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *places, *arguments], check=True
-        )
+        with interruptible():
+            subprocess.run(
+                [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *places, *arguments], check=True
+            )
         (output / "done").touch()
     return weights
 
@@ -123,6 +127,7 @@ def main() -> None:
     parser.add_argument("--localizers", type=Path, required=True)
     parser.add_argument("--levels", type=Path, help="where found levels are kept; default: levels in OUT")
     parser.add_argument("--overlay", action="append", default=[], help="config that is laid over train.json")
+    parser.add_argument("--lesions", type=Path, help="what `monai-spine prepare lesions` made of the pictures")
     parser.add_argument("--share", type=float, default=1.0, help="of the pictures of each training")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("arguments", nargs="*", help="of all trainings, after --")
@@ -136,7 +141,13 @@ def main() -> None:
         names = [case.case for case in whole.cases if case.case not in held_out]
         few = np.random.default_rng(number).permutation(names)[: round(options.share * len(names))].tolist()
         write_splits(whole, folder, splits={"training": sorted(few), "validation": sorted(held_out)})
-        grader = grader_of(train(folder, folder, options.overlay, options.arguments), options.overlay)
+        data = [str(folder)]
+        if options.lesions is not None:
+            lesions = read_datalist(options.lesions)
+            copies = [case.case for case in lesions.cases if case.patient in few]
+            write_splits(lesions, folder / "lesions", splits={"training": copies, "validation": []})
+            data.append(str(folder / "lesions"))
+        grader = grader_of(train(data, folder, options.overlay, options.arguments), options.overlay)
         items = degeneration_items(folder, "validation", role=grader.spec.role)
         levels = options.levels or options.output / "levels"
         for case in sorted(held_out):

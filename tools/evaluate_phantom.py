@@ -3,7 +3,7 @@
     monai-spine phantom work/test --studies 200 --seed 2
     monai-spine analyze work/test/train_images -o work/results --formats json
     python tools/evaluate_phantom.py work/test work/results
-    python tools/evaluate_phantom.py work/replica work/cv/test/submission.csv
+    python tools/evaluate_phantom.py work/replica work/cv_replica/test/submission.csv
 
 Prints how far the level points lie from the true ones, and where the score lies between the best possible one (0) and that of
 the class shares alone (1). Of a submission, the score alone, on the studies that it has.
@@ -13,56 +13,87 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from monai_spine.errors import SpineError, TableError, UnreadableInputError
 from monai_spine.phantom.floor import floor, normalised_score
-from monai_spine.training.score import official_score
+from monai_spine.studies.rsna2024 import read_solution
+from monai_spine.studies.source_table import SourceTable
+from monai_spine.studies.submissions import read_submission
+from monai_spine.training.score import match_rows, score_rows
+
+_PLACES = ("disc", "canal")
+_POINTS = ("point_ras_mm", "canal_ras_mm")
+"""Where a result has the two."""
 
 
 def level_distances_mm(phantom: Path, results: Path) -> pd.DataFrame:
-    """Distance of every true disc and canal point from the one found under the same name; infinite where none was found."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for path in sorted(results.glob("*/result.json")):
-        document = json.loads(path.read_text(encoding="utf-8"))
+    """Distance of every true disc and canal point from the one found under the same name; infinite where none was found.
+
+    Raises:
+        TableError: The true levels cannot be read, or there is no result.
+        UnreadableInputError: A result cannot be read.
+    """
+    columns = {place: [f"{place}_{axis}_mm" for axis in "ras"] for place in _PLACES}
+    table = SourceTable.read(phantom / "levels.csv", columns=("study_id", "level", *columns["disc"], *columns["canal"]))
+    paths = sorted(results.glob("*/result.json"))
+    if not paths:
+        raise TableError(f"{results} holds no study with a result.json. Give the folder that `monai-spine analyze` wrote.")
+    found = {key: points for path in paths for key, points in _points_of(path).items()}
+    keys = list(zip(table.cells["study_id"], table.cells["level"], strict=True))
+    distances = pd.DataFrame(keys, columns=["study", "level"])
+    for at, place in enumerate(_PLACES):
+        truth = np.stack([table.numbers(column) for column in columns[place]], axis=1)
+        points = np.array([found[key][at] if key in found else [np.inf] * 3 for key in keys]).reshape(-1, 3)
+        distances[place] = np.linalg.norm(points - truth, axis=1)
+    return distances
+
+
+def _points_of(path: Path) -> Mapping[tuple[str, str], list[list[float]]]:
+    """Where a result has the disc and the canal of each level, RAS+ mm, by study and level; infinite where it has none."""
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
         study = Path(document["study"]["source"]).name
-        found |= {(study, level["level"]): level for level in document["levels"]}
-    rows = []
-    for true in pd.read_csv(phantom / "levels.csv", dtype={"study_id": str}).to_dict("records"):
-        level = found.get((true["study_id"], true["level"]), {})
-        rows.append(
-            {
-                "study": true["study_id"],
-                "level": true["level"],
-                "disc": _distance(level.get("point_ras_mm"), [true[f"disc_{axis}_mm"] for axis in "ras"]),
-                "canal": _distance(level.get("canal_ras_mm"), [true[f"canal_{axis}_mm"] for axis in "ras"]),
-            }
-        )
-    return pd.DataFrame(rows)
+        return {(study, level["level"]): [_triple(level.get(name)) for name in _POINTS] for level in document["levels"]}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnreadableInputError(
+            f"{path} is no result of an analysis ({type(error).__name__}: {error}). Analyse the study again."
+        ) from error
 
 
-def _distance(point: list[float] | None, truth: list[float]) -> float:
-    return np.inf if point is None else float(np.linalg.norm(np.subtract(point, truth)))
+def _triple(point: Sequence[float] | None) -> list[float]:
+    r, a, s = (np.inf,) * 3 if point is None else point
+    return [float(r), float(a), float(s)]
 
 
 def print_levels(phantom: Path, results: Path) -> None:
     """How many level points lie near the true ones."""
     distances = level_distances_mm(phantom, results)
     print(f"levels: {len(distances)} in {distances.study.nunique()} studies")
-    for what in ("disc", "canal"):
+    for what in _PLACES:
         values = distances[what]
         near, far = np.mean(values <= 5), np.mean(values <= 10)
         print(f"  {what:5} within 5 mm {near:.4f}  within 10 mm {far:.4f}  median {values.median():.2f} mm")
 
 
 def print_score(phantom: Path, path: Path, *, chosen: bool) -> None:
-    """Where a submission's score lies; with `chosen` on its own studies, otherwise on all."""
-    solution = pd.read_csv(phantom / "train.csv", dtype=str, keep_default_na=False)
-    submission = pd.read_csv(path, dtype=str, keep_default_na=False)
-    studies = set(submission["row_id"].str.split("_").str[0]) if chosen else set(solution["study_id"])
-    score, bounds = official_score(solution[solution["study_id"].isin(studies)], submission), floor(phantom, studies)
+    """Where a submission's score lies; with `chosen` on its own studies, otherwise on all.
+
+    Raises:
+        TableError: A table breaks its specification, or the submission is not of this set.
+    """
+    truth = phantom / "train.csv"
+    solution, submission = read_solution(truth), read_submission(path)
+    studies = set((submission if chosen else solution)["study"])
+    bounds = floor(phantom, studies)
+    rows = match_rows(solution[solution["study"].isin(studies)], submission, names=(str(truth), str(path)))
+    score = score_rows(rows)
     print("score                 floor     ours     prior    (ours - floor) / (prior - floor)")
     lines = {name: (bounds.floor.parts[name], score.parts[name], bounds.prior.parts[name]) for name in score.parts}
     lines["score"] = (bounds.floor.score, score.score, bounds.prior.score)
@@ -71,17 +102,22 @@ def print_score(phantom: Path, path: Path, *, chosen: bool) -> None:
         print(f"  {name:18} {low:8.4f} {ours:8.4f} {high:8.4f}    {share:.3f}")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phantom", type=Path, help="folder that `monai-spine phantom` wrote")
     parser.add_argument("results", type=Path, help="folder that `monai-spine analyze` wrote, or a submission")
-    arguments = parser.parse_args()
-    if arguments.results.is_dir():
-        print_levels(arguments.phantom, arguments.results)
-        print_score(arguments.phantom, arguments.results / "submission.csv", chosen=False)
-    else:
-        print_score(arguments.phantom, arguments.results, chosen=True)
+    given = parser.parse_args(arguments)
+    try:
+        if given.results.is_dir():
+            print_levels(given.phantom, given.results)
+            print_score(given.phantom, given.results / "submission.csv", chosen=False)
+        else:
+            print_score(given.phantom, given.results, chosen=True)
+    except (SpineError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -22,13 +22,12 @@ import pandas as pd
 
 from monai_spine.anatomy import TARGETS, Condition, Severity, Target
 from monai_spine.errors import SpineError, TableError
-from monai_spine.studies.priors import prior_probabilities
+from monai_spine.studies.priors import hold_prior
 from monai_spine.studies.rsna2024 import read_solution
 from monai_spine.studies.submissions import PROBABILITIES, read_submission
 from monai_spine.training.noisy_labels import noisy_rows, write_noisy
 
 _WEIGHTS = np.array([severity.weight for severity in Severity], dtype=float)
-_PRIORS = {target.slug: prior_probabilities(target) for target in TARGETS}
 _CONDITIONS = {target.slug: target.condition.slug for target in TARGETS}
 
 
@@ -42,8 +41,7 @@ def labelled_predictions(predictions: Path, solution: Path, *, frequencies: bool
     values = predicted[list(PROBABILITIES)].to_numpy() / (1.0 if frequencies else _WEIGHTS)
     values = values / values.sum(axis=1, keepdims=True)
     predicted = predicted.assign(**dict(zip(PROBABILITIES, values.T, strict=True)))
-    priors = np.array([_PRIORS[target] for target in predicted["target"]])
-    predicted = predicted[np.abs(values - priors).max(axis=1) > 1e-4]
+    predicted = predicted[~hold_prior(predicted["target"].tolist(), values)]
     table = predicted.merge(true[true["label"] >= 0], on=["study", "target"])
     if table.empty:
         raise TableError(f"No row of {predictions} is a prediction for a label of {solution}. Give tables of the same studies.")

@@ -99,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not 0 <= given.share <= 1:
         parser.error(f"--share is {given.share}: give a share from 0 to 1")
+    if given.seed < 0:
+        parser.error(f"--seed is {given.seed}: give a whole number from 0")
     try:
         count = write_spoiled(given.prepared, given.output, share=given.share, seed=given.seed)
     except (SpineError, OSError) as error:

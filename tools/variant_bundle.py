@@ -1,13 +1,13 @@
-"""Make a bundle that analyses can use of weights that were trained with an overlay of another network or other crops.
+"""Make a bundle that analyses can use of weights that you have trained.
 
-    python tools/variant_bundle.py two_branch_canal -o work/our_bundles --bundle spinal_canal_stenosis_grading \\
+    python tools/variant_bundle.py -o work/our_bundles --bundle spinal_canal_stenosis_grading \\
         --weights work/runs/canal.pt --trained-on "RSNA 2024, training split of fold 0"
     monai-spine analyze path/to/study -o results --bundles work/our_bundles
 
-OUT is a folder of bundles; where it is not there yet, those of the repository are copied. In it the bundle is replaced:
-`configs/training/NAME.json` is laid over its train.json, `configs/inference/NAME.json` over its inference.json and
-`configs/metadata/NAME.json` over its metadata, where there are such files. The weights are tried and exported as TorchScript, and
-their SHA-256 is recorded. Nothing is replaced before all of this has worked.
+OUT is a folder of bundles; where it is not there yet, those of the repository are copied. In it the bundle is replaced. Where the
+training had an overlay of another network or other crops, such as `two_branch_canal` or `slices_2d`, name it first: what there is
+of that name in `configs/architectures`, `training`, `inference` and `metadata` is laid over the bundle's own configs. The weights
+are tried and exported as TorchScript, and their SHA-256 is recorded. Nothing is replaced before all of this has worked.
 """
 
 from __future__ import annotations
@@ -27,15 +27,30 @@ from monai_spine.weights import WEIGHT_FILES, bundle_folder, find_bundle, metada
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
-LAID_OVER = {"train": "training", "inference": "inference", "metadata": "metadata"}
-"""Which folder of overlays belongs to which config of a bundle."""
+LAID_OVER = {
+    "train": ("architectures", "training"),
+    "inference": ("architectures", "inference"),
+    "metadata": ("metadata",),
+}
+"""Which folders of overlays belong to which config of a bundle."""
 
 
-def write_variant(overlay: str, out: Path, *, bundle: str, weights: Path, trained_on: str, folder: Path | None = None) -> Path:
-    """Write a bundle with an overlay and the weights that were trained with it.
+_UNFITTED = {"temperature": 1.0, "referral": None}
+"""What was fitted to the weights that were there, as it is before it is fitted to others."""
+
+
+def overlay_names() -> list[str]:
+    """The overlays that change what an analysis has to do."""
+    return sorted(path.stem for kind in ("architectures", "inference") for path in (CONFIGS / kind).glob("*.json"))
+
+
+def write_variant(
+    overlay: str | None, out: Path, *, bundle: str, weights: Path, trained_on: str, folder: Path | None = None
+) -> Path:
+    """Write a bundle with your weights, and with the overlay that they were trained with.
 
     Args:
-        overlay: Name of files in `configs/training`, `configs/inference` and `configs/metadata`.
+        overlay: Of `overlay_names`; None where the network and its crops are the bundle's own.
         out: Folder of bundles.
         bundle: Name of the bundle.
         weights: State dict, such as `ckpt_path` of a training.
@@ -49,9 +64,13 @@ def write_variant(overlay: str, out: Path, *, bundle: str, weights: Path, traine
         OutputError: OUT is the folder to start from.
         WeightsError: There is no such overlay or bundle, or the weights do not fit it.
     """
-    if not (CONFIGS / "training" / f"{overlay}.json").is_file():
-        there = ", ".join(sorted(path.stem for path in (CONFIGS / "training").glob("*.json")))
-        raise WeightsError(f"There is no overlay {overlay!r} in {CONFIGS / 'training'}. Choose from: {there}.")
+    if overlay is not None and overlay not in overlay_names():
+        raise WeightsError(
+            f"There is no overlay {overlay!r} that changes a network or its crops. Choose from: {', '.join(overlay_names())}; "
+            "after a training with other overlays (losses, mixing) name none."
+        )
+    if not weights.is_file():
+        raise WeightsError(f"There are no weights at {weights}. Give the ckpt_path of a training with --weights.")
     source = bundle_folder(folder)
     if out.resolve() == source.resolve():
         raise OutputError(f"{out} holds the bundles to start from, which would be overwritten. Choose another folder with -o.")
@@ -71,17 +90,20 @@ def write_variant(overlay: str, out: Path, *, bundle: str, weights: Path, traine
     return out / bundle
 
 
-def _lay_over(root: Path, overlay: str, trained_on: str) -> None:
-    for config, where in LAID_OVER.items():
-        path, over = root / "configs" / f"{config}.json", CONFIGS / where / f"{overlay}.json"
-        content = ConfigParser.load_config_files([str(path), *([str(over)] if over.is_file() else [])])
+def _lay_over(root: Path, overlay: str | None, trained_on: str) -> None:
+    for config, folders in LAID_OVER.items():
+        path = root / "configs" / f"{config}.json"
+        over = [CONFIGS / folder / f"{overlay}.json" for folder in folders]
+        content = ConfigParser.load_config_files([str(path), *(str(file) for file in over if overlay and file.is_file())])
         if config == "metadata":
             path.write_text(metadata_text({**content, **_origin(content, trained_on)}), encoding="utf-8")
         else:
+            content |= {name: value for name, value in _UNFITTED.items() if name in content}
             path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     readme = root / "docs" / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    note = f"> Made with the overlay `{overlay}`, trained on {trained_on}. Where this page says otherwise, the configs are right."
+    made = f"Made with the overlay `{overlay}`, trained" if overlay else "Trained"
+    note = f"> {made} on {trained_on}. Where this page says otherwise, the configs are right."
     readme.parent.mkdir(exist_ok=True)
     readme.write_text(f"{note}\n\n{text}", encoding="utf-8")
 
@@ -98,13 +120,14 @@ def _origin(metadata: dict[str, Any], trained_on: str) -> dict[str, str]:
 
 def _add_weights(root: Path, weights: Path) -> None:
     """Copy the weights, see that they fit, export them, and record their hashes."""
-    if not weights.is_file():
-        raise WeightsError(f"There are no weights at {weights}. Give the ckpt_path of a training with --weights.")
     state, script = (root / name for name in WEIGHT_FILES)
     state.parent.mkdir(exist_ok=True)
     shutil.copyfile(weights, state)
     record_weights(root)
-    find_bundle(root.name, root.parent).network()
+    try:
+        find_bundle(root.name, root.parent).network()
+    except WeightsError as error:
+        raise WeightsError(f"{weights} cannot be used: {error}") from error
     configs = root / "configs"
     ckpt_export(
         "network_def",
@@ -118,7 +141,7 @@ def _add_weights(root: Path, weights: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overlay", help="name in configs/training, such as two_branch_canal")
+    parser.add_argument("overlay", nargs="?", help="of another network or other crops, such as two_branch_canal; default: none")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of bundles")
     parser.add_argument("--bundle", required=True, help="name of the bundle")
     parser.add_argument("--weights", type=Path, required=True, help="ckpt_path of the training")

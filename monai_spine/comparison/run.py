@@ -14,7 +14,7 @@ from monai_spine.comparison.plan import Plan, Run, parsed_config, steps_of, writ
 from monai_spine.console import Reporter
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.errors import ArchitectureError
-from monai_spine.training.bundle_runs import Step, perform
+from monai_spine.training.bundle_runs import Step, perform, said_of
 
 __all__ = ["run_all"]
 
@@ -57,8 +57,9 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
     steps = [(run, step) for run in plan.runs() for step in steps_of(run)]
     for number, (run, step) in enumerate(steps):
         share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
+        said = said_of(step.name, step.made)
         perform(step, watch=partial(_say, reporter, run, step, share, counted))
-        reporter.step((number + 1) / len(steps), f"{step.name} {counted}")
+        reporter.step((number + 1) / len(steps), f"{said} {counted}")
         (run.folder / "last.pt").unlink(missing_ok=True)
     return plan, costs, list(reasons.values())
 

@@ -13,7 +13,10 @@ from monai_spine.anatomy import TARGETS
 from monai_spine.errors import TableError
 from monai_spine.phantom.readers import reader_posterior
 from monai_spine.studies.priors import submission_prior
-from monai_spine.training.score import Score, official_score, reweight
+from monai_spine.studies.rsna2024 import read_solution
+from monai_spine.studies.source_table import SourceTable
+from monai_spine.studies.submissions import PROBABILITIES
+from monai_spine.training.score import Score, match_rows, reweight, score_rows
 
 __all__ = ["Bounds", "floor", "normalised_score"]
 
@@ -43,23 +46,21 @@ def floor(folder: Path | str, studies: Collection[str] | None = None) -> Bounds:
     """
     folder = Path(folder)
     try:
-        solution = pd.read_csv(folder / "train.csv", dtype=str, keep_default_na=False)
-        latents = pd.read_csv(folder / "latents.csv", dtype={"study_id": str}).set_index("study_id")
-    except (OSError, ValueError) as error:
-        raise TableError(
-            f"The tables of {folder} cannot be read ({error}). The floor is known for sets that `monai-spine phantom` wrote only."
-        ) from error
+        solution, latents = read_solution(folder / "train.csv"), _latents(folder / "latents.csv")
+    except TableError as error:
+        raise TableError(f"{error} The floor is known for sets that `monai-spine phantom` wrote only.") from error
     if studies is not None:
         absent = sorted(set(studies) - set(latents.index))
         if absent:
             raise TableError(
                 f"{folder} lacks {len(absent)} of {len(studies)} studies, such as {absent[0]}. Give the set that they are of."
             )
-        solution, latents = solution[solution["study_id"].isin(studies)], latents[latents.index.isin(studies)]
-    best = reweight(reader_posterior(latents[[target.slug for target in TARGETS]].to_numpy(float)))
+        solution, latents = solution[solution["study"].isin(studies)], latents[latents.index.isin(studies)]
+    best = reweight(reader_posterior(latents.to_numpy(float)))
     prior = np.broadcast_to([submission_prior(target) for target in TARGETS], best.shape)
-    counted = list(latents.index)
-    return Bounds(official_score(solution, _submission(counted, best)), official_score(solution, _submission(counted, prior)))
+    names = (str(folder / "train.csv"), str(folder / "latents.csv"))
+    best_rows, prior_rows = (_submission(list(latents.index), probabilities) for probabilities in (best, prior))
+    return Bounds(*(score_rows(match_rows(solution, rows, names=names)) for rows in (best_rows, prior_rows)))
 
 
 def normalised_score(score: Score, bounds: Bounds) -> dict[str, float]:
@@ -69,8 +70,17 @@ def normalised_score(score: Score, bounds: Bounds) -> dict[str, float]:
     return {name: (value - low) / (high - low) for name, (value, low, high) in parts.items()}
 
 
+def _latents(path: Path) -> pd.DataFrame:
+    """The hidden narrowing of each target (slug) by study (text)."""
+    table = SourceTable.read(path, columns=("study_id", *(target.slug for target in TARGETS)))
+    table.unique(["study_id"])
+    columns = {target.slug: table.numbers(target.slug) for target in TARGETS}
+    return pd.DataFrame(columns, index=table.cells["study_id"].tolist())
+
+
 def _submission(studies: list[str], probabilities: np.ndarray) -> pd.DataFrame:
-    rows = [f"{study}_{target.slug}" for study in studies for target in TARGETS]
-    frame = pd.DataFrame(probabilities.reshape(-1, 3), columns=["normal_mild", "moderate", "severe"])
-    frame.insert(0, "row_id", rows)
+    """Probabilities (studies, 25, 3) as `submissions.read_submission` gives them."""
+    keys = [(study, target.slug) for study in studies for target in TARGETS]
+    frame = pd.DataFrame(keys, columns=["study", "target"])
+    frame[list(PROBABILITIES)] = probabilities.reshape(-1, 3)
     return frame

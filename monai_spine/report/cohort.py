@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from monai_spine.anatomy import Condition, Severity, Side, TargetKind
 from monai_spine.errors import OutputError
 from monai_spine.referral import REFERRAL
-from monai_spine.report.tables import PriorNote, csv_text, json_text, study_submission
+from monai_spine.report.tables import PriorNote, common_reasons, csv_text, json_text, study_submission
 from monai_spine.report.writing import write_file
 
 __all__ = ["COHORT_COLUMNS", "FAILURE_COLUMNS", "CohortSummary", "FailureLike", "write_cohort"]
@@ -23,10 +23,11 @@ _KINDS: tuple[TargetKind, ...] = tuple(TargetKind(condition, side) for condition
 
 COHORT_COLUMNS: tuple[str, ...] = (
     "study", "study_instance_uid", "source", "levels_found", "graded", "not_assessable", *(kind.slug for kind in _KINDS), "flags",
-    "referred",
+    "referred", "reason",
 )  # fmt: skip
-"""Columns of cohort.csv: per kind of target the worst severity over its levels, empty where none was graded; how many findings
-are referred to a reader stands last."""
+"""Columns of cohort.csv: per kind of target the worst severity over its levels, empty where none was graded; `flags`: how series
+were read, in sentences, and what is doubtful about levels, in a word each; how many findings are referred to a reader; `reason`:
+why findings were not graded, or without one of their series; see `common_reasons`."""
 
 FAILURE_COLUMNS: tuple[str, ...] = ("study", "source", "error", "exit_code", "message")
 
@@ -94,6 +95,11 @@ class _Row:
     def referred(self) -> int:
         """How many findings are left to a reader."""
         return sum(REFERRAL in grade.get("flags", ()) for grade in self.result["grades"])
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why findings were not graded, or without one of their series."""
+        return common_reasons(grade.get("reason") for grade in self.result["grades"])
 
     def worst_of(self, condition: Condition) -> tuple[Severity, tuple[str, ...]] | None:
         """The worst over both sides, with level and side of each place."""
@@ -163,7 +169,7 @@ def _cohort_row(row: _Row) -> tuple[object, ...]:
     worst = [None if found is None else found[0].value for found in row.worst.values()]
     flags = "; ".join(str(flag) for flag in row.result["flags"])
     counts = (len(row.result["levels"]), row.count("graded"), row.count("not_assessable"))
-    return row.study, about["study_instance_uid"], about["source"], *counts, *worst, flags, row.referred
+    return row.study, about["study_instance_uid"], about["source"], *counts, *worst, flags, row.referred, "; ".join(row.reasons)
 
 
 def _failure_row(failure: FailureLike) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
     from monai_spine.result import StudyResult
     from monai_spine.studies.submissions import SubmissionRow
 
-__all__ = ["GRADE_COLUMNS", "NOT_IN_THIS_RUN", "PriorNote", "csv_text", "grade_rows", "json_text", "study_submission"]
+__all__ = [
+    "GRADE_COLUMNS",
+    "NOT_IN_THIS_RUN",
+    "PriorNote",
+    "common_reasons",
+    "csv_text",
+    "grade_rows",
+    "json_text",
+    "study_submission",
+]
 
 GRADE_COLUMNS: tuple[str, ...] = (
     "target", "condition", "side", "level", "status", "severity", *(severity.value for severity in Severity),
@@ -27,6 +37,9 @@ GRADE_COLUMNS: tuple[str, ...] = (
 NOT_IN_THIS_RUN = "left out of this run"
 """Reason of a target that was not asked for."""
 
+_COMMON = 4
+"""So many findings make a reason one that holds for many."""
+
 
 @dataclass(frozen=True)
 class PriorNote:
@@ -34,6 +47,12 @@ class PriorNote:
 
     row_id: str
     reason: str
+
+
+def common_reasons(reasons: Iterable[str | None]) -> list[str]:
+    """The reasons that hold for many findings of a study, or the commonest one where none does; the commonest first."""
+    counts = Counter(reason for reason in reasons if reason)
+    return [reason for reason, times in counts.most_common() if times >= _COMMON] or [one for one, _ in counts.most_common(1)]
 
 
 def json_text(content: Any) -> str:

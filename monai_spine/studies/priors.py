@@ -7,19 +7,24 @@ would rest on two studies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from monai_spine.anatomy import Condition, Level, Severity, Target
+import numpy as np
+
+from monai_spine.anatomy import TARGETS, Condition, Level, Severity, Target
 from monai_spine.studies.source_table import SourceTable
 
-__all__ = ["PRIORS_PATH", "PRIOR_COLUMNS", "prior_probabilities", "submission_prior"]
+__all__ = ["PRIORS_PATH", "PRIOR_COLUMNS", "hold_prior", "prior_probabilities", "submission_prior"]
 
 PRIORS_PATH = Path(__file__).with_name("rsna2024_priors.csv")
 """The shipped table."""
 
 PRIOR_COLUMNS: tuple[str, ...] = ("condition", "level", "labelled", *(severity.slug for severity in Severity))
 """Its columns: slugs, number of labels, shares that sum to 1."""
+
+_TOLERANCE = 1e-4
 
 
 def prior_probabilities(target: Target) -> tuple[float, float, float]:
@@ -42,6 +47,18 @@ def submission_prior(target: Target) -> tuple[float, float, float]:
     weighted = [share * severity.weight for share, severity in zip(prior_probabilities(target), Severity, strict=True)]
     normal_mild, moderate, severe = (value / sum(weighted) for value in weighted)
     return normal_mild, moderate, severe
+
+
+def hold_prior(targets: Sequence[str], probabilities: np.ndarray) -> np.ndarray:
+    """Which rows of a table hold the prior in the place of a prediction, (N,).
+
+    Args:
+        targets: Slugs of the rows.
+        probabilities: Frequencies (N, 3), not weighted by 1, 2, 4.
+    """
+    priors = {target.slug: prior_probabilities(target) for target in TARGETS}
+    expected = np.array([priors[target] for target in targets]).reshape(-1, len(Severity))
+    return np.asarray(np.abs(probabilities - expected).max(axis=1) <= _TOLERANCE)
 
 
 @cache

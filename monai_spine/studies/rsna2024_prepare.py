@@ -79,6 +79,7 @@ class Prepared:
         set_aside: Studies that take no part.
         quirks: All that was odd.
         renewed: Studies of an earlier run that were written anew, and what had changed.
+        without_points: How many have their images written, but no point, and so are in no data list.
         unmade: Splits that need more patients: `fold`, `70_15_15`, `80_15_5`.
     """
 
@@ -87,6 +88,7 @@ class Prepared:
     set_aside: tuple[SetAsideStudy, ...]
     quirks: tuple[Quirk, ...]
     renewed: Mapping[int, str] = field(default_factory=dict)
+    without_points: int = 0
     unmade: tuple[str, ...] = ()
 
     @property
@@ -231,7 +233,8 @@ def _write_lists(
     write_file(out / "report.html", report_html(content))
     (out / COMPLETE).touch()
     unmade = tuple(name for name, part_of in parts.items() if not part_of)
-    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks, unmade=unmade)
+    without = content.without_points
+    return Prepared(out / "datalist.json", len(cases), tuple(set_aside), quirks, without_points=without, unmade=unmade)
 
 
 def _points_and_quirks(

@@ -48,6 +48,11 @@ class ReportContent:
     set_aside: Sequence[SetAsideStudy]
     corrections: bool
 
+    @property
+    def without_points(self) -> int:
+        """Studies whose images were written, but that have no point and are in no data list."""
+        return len(self.images) - len(self.cases)
+
 
 @dataclass(frozen=True)
 class ClassCell:

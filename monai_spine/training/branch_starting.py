@@ -27,9 +27,14 @@ def start_branches(network: TwoBranchDenseNet, weights: Sequence[str | Path | No
         shapes: Voxels of each branch's crop along R, A, S.
 
     Raises:
-        WeightsError: There is not one entry for each branch, or a file cannot be read or holds another network.
+        WeightsError: There is not one entry or one shape for each branch, or a file cannot be read or holds another network.
     """
-    if not len(weights) == len(shapes) == len(network.trunks):
+    if len(shapes) != len(network.trunks) or not all(isinstance(shape, Sequence) for shape in shapes):
+        raise WeightsError(
+            f"crop#shape is {list(shapes)}: give one shape for each of the {len(network.trunks)} branches, such as "
+            "[[16,56,56],[56,56,16]]."
+        )
+    if len(weights) != len(network.trunks):
         raise WeightsError(
             f"trunk_weights has {len(weights)} entries for {len(network.trunks)} branches. Give one for each, null for none."
         )

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import IO
 
-from monai_spine.errors import OutputError, WeightsError
+from monai_spine.errors import OutputError, SpineError, WeightsError
 
-__all__ = ["CONFIGS", "Step", "bundle_command", "keep", "overlay", "perform"]
+__all__ = ["CONFIGS", "Step", "bundle_command", "interruptible", "keep", "overlay", "perform", "said_of"]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Overlays, beside the package in its checkout."""
 _SHOWN = 15
 _WATCH_S = 1.0
+_TRACEBACK = "Traceback (most recent call last):"
+_CHAINED = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
 
 
 @dataclass(frozen=True)
@@ -48,16 +57,28 @@ def keep(folder: Path, settings: Mapping[str, object]) -> None:
     path = folder / "settings.json"
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key in settings if there.get(key) != settings[key])
+        differing = "; ".join(_differences({key: there.get(key) for key in settings}, settings))
         if differing:
-            raise OutputError(
-                f"{folder} holds runs of other settings ({', '.join(differing)}). Choose another folder, or remove it."
-            )
+            raise OutputError(f"{folder} holds runs of other settings: {differing}. Choose another folder, or remove it.")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def _differences(there: Mapping[str, object], wanted: Mapping[str, object], of: str = "") -> Iterator[str]:
+    """Each setting that differs, with both values."""
+    for key in sorted({*there, *wanted}):
+        before, now = there.get(key), wanted.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, f"{key} of ")
+        elif before != now:
+            yield f"{of}{key} was {_shown(before)}, is {_shown(now)}"
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None or value in ([], {}) else json.dumps(value)
 
 
 def overlay(kind: str, name: str) -> Path:
@@ -93,30 +114,71 @@ def bundle_command(
     return (sys.executable, "-m", "monai.bundle", "run", what, *flags, *arguments)
 
 
+def said_of(name: str, made: Path) -> str:
+    """What is said of a step before it: its name, and that nothing is done where what it makes is there."""
+    return f"{name}, kept" if made.is_file() else name
+
+
 def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     """Run a command, unless what it makes is there. All that it prints goes to `log.txt` in its folder.
+
+    A request to end is met like Ctrl-C, and ends the command too.
 
     Args:
         step: The command.
         watch: Called every second while it runs; what it raises ends the command.
 
     Raises:
-        WeightsError: It fails; the message ends with the last lines that it printed.
+        WeightsError: It fails; the message says what the command stopped at, or what it printed last.
     """
     if step.made.is_file():
         return
     step.folder.mkdir(parents=True, exist_ok=True)
     log = step.folder / "log.txt"
+    before = log.stat().st_size if log.is_file() else 0
     with log.open("a", encoding="utf-8") as stream:
         code = _exit_code(step.command, stream, watch or (lambda: None))
     if code != 0 or not step.written.is_file():
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN:]
-        raise WeightsError(f"{step.name} ended with exit code {code}. The end of {log}:\n" + "\n".join(lines))
+        lines = log.read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
+        cause = _cause(lines)
+        said = f": {cause}\nAll that it printed is in {log}." if cause else f". The end of {log}:\n" + "\n".join(lines[-_SHOWN:])
+        raise WeightsError(f"{step.name} ended with exit code {code}{said}")
     step.written.replace(step.made)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While this lasts, a request to end (SIGTERM) raises `KeyboardInterrupt`, so that no command that was begun outlives us.
+
+    Only the main thread can meet signals; in another one nothing changes.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """The error that the last traceback begins with, which those after it were raised from; nothing where there is none.
+
+    MONAI raises errors of its own from whatever goes wrong in a config.
+    """
+    begins = [
+        at for at, line in enumerate(lines) if line == _TRACEBACK and not any(one in _CHAINED for one in lines[at - 2 : at])
+    ]
+    if not begins:
+        return ""
+    after = dropwhile(lambda line: line == _TRACEBACK or line.startswith(" "), lines[begins[-1] :])
+    said = "\n".join(takewhile(lambda line: line and line not in _CHAINED, after))
+    return said.split(": ", 1)[-1] if said.startswith(f"{SpineError.__module__}.") else said
+
+
 def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None]) -> int:
-    with subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
+    with interruptible(), subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
         try:
             while True:
                 try:

@@ -12,6 +12,8 @@ from monai_spine.training.risk_coverage import RiskCoverage
 
 __all__ = ["draw_reliability", "reliability_figure", "risk_figure"]
 
+_LEAST = 20
+
 
 def reliability_figure(title: str, tables: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     """Predicted against observed probability of the most probable severity; below it, how many findings each bin holds.
@@ -44,13 +46,16 @@ def draw_reliability(axes: Axes, tables: Mapping[str, Sequence[ReliabilityBin]])
 def risk_figure(curves: Mapping[str, RiskCoverage]) -> Figure:
     """Share of wrong grades over the share of findings that are graded, the surest first.
 
+    A curve begins where 20 findings are kept, or half of all where there are fewer than 40: of less the share jumps by chance.
+
     Args:
         curves: By the name that the legend shows.
     """
     figure = Figure(figsize=(4.8, 3.8), layout="constrained")
     axes = figure.add_subplot()
     for name, curve in curves.items():
-        axes.plot(curve.coverage, curve.risk, label=f"{name}: area {curve.area:.3f}")
+        shown = curve.coverage * curve.findings >= min(_LEAST, curve.findings // 2) - 0.5
+        axes.plot(curve.coverage[shown], curve.risk[shown], label=f"{name}: area {curve.area:.3f}")
     axes.set(xlabel="share that is graded, the surest first", ylabel="share of these that is wrong", xlim=(0, 1), ylim=(0, None))
     axes.legend(loc="upper left")
     return figure

@@ -22,16 +22,19 @@ from monai_spine.training.losses import MISSING
 __all__ = ["DegenerationLoss", "answers", "degeneration_items"]
 
 
-def degeneration_items(dataset_dir: Path | str, split: str, *, role: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """One item per graded disc and vertebra of a prepared folder, for `GradingCrops`, from the head down; the first `limit`
-    where one is given.
+def degeneration_items(
+    dataset_dir: Path | str | Sequence[Path | str], split: str, *, role: str, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """One item per graded disc and vertebra of a prepared folder or several, for `GradingCrops`, from the head down; the first
+    `limit` where one is given.
 
     Returns:
         Dicts with `image` (absolute path), `point_ras_mm`, `mirror` (False), `label` (one of each head), `target` (`l4_l5`,
         `l4`), `case`. Cases without a series of this role are left out.
     """
-    datalist, items = read_datalist(dataset_dir), []
-    for case in datalist.cases_of(split):
+    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    items = []
+    for datalist, case in [(found, case) for found in map(read_datalist, folders) for case in found.cases_of(split)]:
         images = [str((datalist.root / volume.image).resolve()) for volume in case.volumes if volume.role == role]
         places: list[tuple[Level | Vertebra, Point]] = [*case.discs.items(), *case.vertebrae.items()]
         for structure, point in sorted(places if images else [], key=lambda place: -place[1][2]):

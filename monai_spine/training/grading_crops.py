@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch.utils.data import Dataset
 
+from monai_spine.anatomy import Condition
 from monai_spine.crops import CropSpec, coverage_of, crop_affine, neighbourhood, resample_block
 from monai_spine.errors import TableError
 from monai_spine.geometry import Affine, Triple
 from monai_spine.training.branch_items import branch_items
-from monai_spine.training.datalists import grading_items, read_datalist
+from monai_spine.training.datalists import Datalist, grading_items, read_datalist
 from monai_spine.training.kept_voxels import KeptVoxels
 from monai_spine.training.losses import soft_targets
 from monai_spine.training.stored_volumes import stored_volume
@@ -229,15 +231,41 @@ def items_of(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Items of one condition from a prepared folder or several, for crops on one role or on several together; the first `limit`
-    of them where one is given. Where some have `shares`, all do: a single reader's grade is all of them."""
+    of them where one is given. Where some have `shares`, all do: a single reader's grade is all of them.
+
+    Raises:
+        TableError: A folder has no data list, or there is no item in this split.
+    """
     folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
     found: list[dict[str, Any]] = []
-    for datalist in map(read_datalist, folders):
+    datalists = [read_datalist(folder) for folder in folders]
+    for datalist in datalists:
         if isinstance(role, str):
             found += grading_items(datalist, split, condition, role)
         else:
             found += branch_items(datalist, split, condition, role)
+    if not found:
+        roles, wanted = role if isinstance(role, str) else " or ".join(role), Condition.parse(condition)
+        raise TableError(
+            f"The split {split!r} of {', '.join(map(str, folders))} has no graded target of {wanted.label} in a study with a "
+            f"series {roles}. {_counts_elsewhere(datalists, wanted)}"
+        )
     return _alike(found[:limit])
+
+
+def _counts_elsewhere(datalists: Sequence[Datalist], condition: Condition) -> str:
+    """Which splits have graded targets of a condition, and what to do."""
+    counts: Counter[str] = Counter()
+    for datalist in datalists:
+        for split in datalist.splits:
+            targets = [one for case in datalist.cases_of(split) for one in case.targets.items()]
+            counts[split] += sum(target.condition is condition and found.severity is not None for target, found in targets)
+    some = ", ".join(f"{split} ({count})" for split, count in counts.items() if count)
+    if not some:
+        return "No other split has one either: prepare studies with such grades, or give another dataset_dir."
+    return (
+        f"Graded targets of it are in: {some}. Choose one of these to evaluate (--split), or prepare data that has more studies."
+    )
 
 
 def _alike(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

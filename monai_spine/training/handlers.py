@@ -7,6 +7,7 @@ which `--resume True` goes on after a kill.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from monai.handlers import ValidationHandler
 from torch.utils.tensorboard import SummaryWriter
 
-from monai_spine.errors import OutputError
+from monai_spine.errors import OutputError, WeightsError
 
-__all__ = ["BestModel", "EpochSeed", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly"]
+__all__ = ["BestModel", "EpochSeed", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly", "ValidateLast"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,14 @@ def _save(contents: Any, path: Path) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({error}). Free some space, then go on with --resume True.") from error
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse a file whose place is taken by a folder, or whose folder cannot be made or written to."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        what = f"{path} is a folder" if path.is_dir() else f"nothing can be written in {there}"
+        raise OutputError(f"No weights can be written: {what}. Name a file with --ckpt_path, such as runs/model.pt.")
 
 
 class FirstProcessWriter:
@@ -81,10 +91,14 @@ class BestModel:
         network: The network itself, not wrapped for several processes.
         metric: Name among the evaluator's metrics.
         lower_is_better: True for losses and distances.
+
+    Raises:
+        OutputError: The file cannot be written there, which is better known before the first epoch than after it.
     """
 
     def __init__(self, path: Path | str, network: torch.nn.Module, metric: str, *, lower_is_better: bool = True) -> None:
         self.path = Path(path)
+        _refuse_unwritable(self.path)
         self.network = network
         self.metric = metric
         self.sign = -1.0 if lower_is_better else 1.0
@@ -107,6 +121,16 @@ class BestModel:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.validations_since = state["best"], state["validations_since"]
+
+
+class ValidateLast(ValidationHandler):
+    """MONAI's `ValidationHandler` that validates after the last epoch too, whatever the interval. Attach it to the trainer."""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self)
+
+    def _is_due(self, engine: Engine, epoch: int) -> bool:
+        return bool(epoch % self.interval == 0 or epoch == engine.state.max_epochs)
 
 
 class StopEarly:
@@ -169,6 +193,9 @@ class LastCheckpoint:
         path: File to write, such as `runs/last.pt`.
         contents: Everything with `state_dict` and `load_state_dict`: network, optimizer, scheduler, best model.
         resume: Go on from `path` if it is there; otherwise start at the beginning.
+
+    Raises:
+        WeightsError: `path` is that of a run that wrote its best model elsewhere: two runs share a folder.
     """
 
     def __init__(self, path: Path | str, contents: Mapping[str, Any], *, resume: bool = False) -> None:
@@ -187,13 +214,18 @@ class LastCheckpoint:
             if getattr(engine, "scaler", None) is not None:
                 states["scaler"] = engine.scaler.state_dict()
             counters = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-            _save({"trainer": counters, "random": torch.get_rng_state(), **states}, self.path)
+            _save({"trainer": counters, "random": torch.get_rng_state(), "run": self._run, **states}, self.path)
 
     def restore(self, engine: Engine) -> None:
         """Load what `save` wrote, on every process."""
         if not self.resume or not self.path.is_file():
             return
         state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state.get("run", self._run) != self._run:
+            raise WeightsError(
+                f"{self.path} is of a run that writes {state['run']}, this one writes {self._run}. "
+                "Give each run an output_dir of its own, or the ckpt_path that it had."
+            )
         for name, part in self.contents.items():
             lengths = {key: getattr(part, key) for key in _LENGTHS if hasattr(part, key)}
             part.load_state_dict({**state[name], **lengths} if lengths else state[name])
@@ -202,6 +234,12 @@ class LastCheckpoint:
         torch.set_rng_state(state["random"])
         engine.state.epoch, engine.state.iteration = state["trainer"]["epoch"], state["trainer"]["iteration"]
         _log.info("going on from %s after epoch %d of %d", self.path, engine.state.epoch, engine.state.max_epochs)
+
+    @property
+    def _run(self) -> str | None:
+        """What tells this run from another one in the same folder: where its best model goes, wherever the folders may move."""
+        best = self.contents.get("best")
+        return "/".join(best.path.absolute().parts[-2:]) if isinstance(best, BestModel) else None
 
 
 class LogLearningRate:

@@ -116,7 +116,7 @@ def read_noisy(path: Path | str) -> dict[str, tuple[str, tuple[float, ...]]]:
 
 
 def without_noise(
-    items: Sequence[Mapping[str, Any]], path: Path | str, *, action: Literal["drop", "soften"] = "drop", trust: float = 0.5
+    items: Sequence[Mapping[str, Any]], path: Path | str | None, *, action: Literal["drop", "soften"] = "drop", trust: float = 0.5
 ) -> list[dict[str, Any]]:
     """Training items, those with a contradicted label left out or softened.
 
@@ -128,11 +128,15 @@ def without_noise(
         trust: Share of the label.
 
     Raises:
-        TableError: The table cannot be read, none of it belongs to the items, or its labels are not theirs.
+        TableError: There is no table, it cannot be read, none of it belongs to the items, or its labels are not theirs.
         ValueError: The action is unknown, or the share lies outside [0, 1].
     """
     if action not in ("drop", "soften") or not 0 <= trust <= 1:
         raise ValueError(f"action must be drop or soften and trust in [0, 1], got {action!r} and {trust}.")
+    if path is None:
+        raise TableError(
+            "No table says which labels to clean. Give one with --noisy_labels; tools/find_noisy_labels.py writes it."
+        )
     noisy = read_noisy(path)
     known = {f"{item['case']}_{item['target']}": item for item in items}
     _check(noisy, known, path)

@@ -35,16 +35,16 @@ class ReferralEffect:
     risk_of_all: float
 
     def sentence(self, source: str) -> str:
-        """For the reader of a report: `Of 1,000 findings of SOURCE it refers ...`."""
+        """For the reader of a report: `On 1,000 findings of SOURCE: 10.0 % are referred to a reader; ...`."""
         kept = (
             "nothing is left"
             if math.isnan(self.risk_of_rest)
-            else f"of the rest {100 * self.risk_of_rest:.1f} % are graded wrong"
+            else f"{100 * self.risk_of_rest:.1f} % of the rest are graded wrong"
         )
-        gone = "" if math.isnan(self.risk_of_referred) else f", of the referred {100 * self.risk_of_referred:.0f} %"
+        gone = "" if math.isnan(self.risk_of_referred) else f", {100 * self.risk_of_referred:.0f} % of those referred"
         return (
-            f"Of {self.findings:,} findings of {source} it refers {100 * self.referred:.1f} %; {kept}{gone}, "
-            f"of all {100 * self.risk_of_all:.1f} %."
+            f"On {self.findings:,} findings of {source}: {100 * self.referred:.1f} % are referred to a reader; {kept}{gone}, "
+            f"{100 * self.risk_of_all:.1f} % of all."
         )
 
 
@@ -75,8 +75,8 @@ def choose_threshold(
         allowed = np.flatnonzero(curve.risk <= risk)
         if not len(allowed):
             raise ValueError(
-                f"No threshold makes the risk {risk}: of the surest {100 * curve.coverage[0]:.2g} % of {len(labels)} findings "
-                f"{100 * curve.risk[0]:.2g} % are wrong. Allow a larger risk, or train longer."
+                f"No threshold makes the risk {risk}: of the surest {100 * curve.coverage[0]:.3g} % of {len(labels)} findings "
+                f"{100 * curve.risk[0]:.3g} % are wrong. Allow a larger risk, or train longer."
             )
         place = int(allowed[-1])
     return min(1.0, math.ceil((1 - float(curve.threshold[place])) * _STEP - 1e-6) / _STEP)

@@ -26,11 +26,13 @@ class RiskCoverage:
         threshold: Least confidence that is kept, (K,), falling.
         coverage: Share that is kept, (K,), up to 1.
         risk: Share of wrong grades among those, (K,).
+        findings: How many there are in all.
     """
 
     threshold: np.ndarray
     coverage: np.ndarray
     risk: np.ndarray
+    findings: int
 
     @property
     def area(self) -> float:
@@ -60,4 +62,4 @@ def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage
     order = np.argsort(-confidence, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(confidence[order]) < 0, True))
     kept = ends + 1
-    return RiskCoverage(confidence[order][ends], kept / len(labels), wrong[order].cumsum()[ends] / kept)
+    return RiskCoverage(confidence[order][ends], kept / len(labels), wrong[order].cumsum()[ends] / kept, len(labels))

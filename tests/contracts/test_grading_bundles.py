@@ -48,8 +48,15 @@ def run(flow: ConfigWorkflow) -> ConfigWorkflow:
 def test_metadata_say_what_the_weights_were_trained_on(name: str) -> None:
     metadata = json.loads((BUNDLES / name / "configs" / "metadata.json").read_text())
     assert metadata["training_data"] == "simulated"
-    assert "trained on simulated images: shows the path, grades no patient" in metadata["notice"]
-    assert "simulated images" in (BUNDLES / name / "docs" / "README.md").read_text()
+    on_real_bases = name == "spinal_canal_stenosis_grading"
+    told = (
+        "simulated stenosis, partly on real anatomy: not validated against readers"
+        if on_real_bases
+        else "simulated images: shows"
+    )
+    assert f"trained on {told}" in metadata["notice"]
+    assert f"**Trained on {told}" in (BUNDLES / name / "docs" / "README.md").read_text()
+    assert ("real mid-sagittal" in (BUNDLES / name / "docs" / "data_license.txt").read_text()) == on_real_bases
 
 
 @pytest.mark.parametrize("config", ["train", "evaluate"])

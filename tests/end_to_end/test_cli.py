@@ -40,6 +40,10 @@ def test_help_lists_the_commands(run):
     assert listed == COMMANDS
 
 
+def test_the_package_itself_runs_as_the_command():
+    assert _python("-m", "monai_spine", "--version").stdout == f"monai_spine {monai_spine.__version__}\n"
+
+
 def test_help_imports_nothing_heavy_and_answers_within_a_second():
     code = "import sys, monai_spine.cli as cli; cli.app(['--help'], standalone_mode=False); print(*sys.modules, file=sys.stderr)"
     before = getrusage(RUSAGE_CHILDREN)

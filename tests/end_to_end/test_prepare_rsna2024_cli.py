@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_rsna2024 import folder_of, write_data
+from tiny_rsna2024 import edit_points, folder_of, write_data
 
 BAD = "900000002"
 
@@ -62,6 +62,16 @@ def test_a_set_aside_study_is_named_and_the_exit_code_says_so(run, data: Path, t
     assert result.stderr.startswith(f"Set aside: {BAD}: ")
     assert "1 studies prepared" not in result.stdout
     assert result.stdout.startswith("1 study prepared, 1 set aside: ")
+
+
+def test_a_study_without_any_point_is_counted_apart_by_the_command_and_by_the_report(run, data: Path, tmp_path: Path) -> None:
+    edit_points(data, lambda row: None if row["study_id"] == BAD else row)
+    result = run("prepare", "rsna2024", data, "-o", tmp_path / "out", "--quiet")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("1 study prepared, 1 without any point (in no data list), 0 set aside: ")
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "1 study prepared, 1 without any point</h1>" in report
+    assert "<b>2</b> studies with images, 1 of them without any point and in no data list" in report
 
 
 def test_no_corrections_is_said_in_the_report(run, data: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from monai_spine.volume import Volume
 UIDS = {Role.SAGITTAL_T1: "1.2.826.0.1.1", Role.SAGITTAL_T2: "1.2.826.0.1.2", Role.AXIAL_T2: "1.2.826.0.1.3"}
 HOSTILE = "SAG <script>alert('x')</script> & \"T2\" https://example.org"
 SIMULATED = "Graders: trained on simulated images: shows the path, grades no patient."
-MEANING = "Of 10 findings of a test it refers 20.0 %; of the rest 0.0 % are graded wrong, of all 10.0 %."
+MEANING = "On 10 findings of a test: 20.0 % are referred to a reader; 0.0 % of the rest are graded wrong, 10.0 % of all."
 PROBABILITIES = {0: (0.88, 0.1, 0.02), 1: (0.2, 0.65, 0.15), 2: (0.03, 0.16, 0.81)}
 
 

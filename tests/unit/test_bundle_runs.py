@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,31 @@ def test_a_command_that_fails_says_how_it_ended(tmp_path: Path) -> None:
         perform(step(tmp_path, "print('no more room'); raise SystemExit(3)"))
 
 
+WRAPPED = """
+from monai_spine.errors import TableError
+try:
+    try:
+        {earlier}
+        raise TableError("no datalist.json there.\\nPrepare one.")
+    except TableError as error:
+        raise RuntimeError("Failed to evaluate ConfigExpression") from error
+except RuntimeError as error:
+    raise RuntimeError("Failed to instantiate") from error
+"""
+
+
+@pytest.mark.parametrize("earlier", ["", "import traceback; traceback.print_exception(ValueError('an earlier one'))"])
+def test_a_command_that_fails_says_first_what_the_other_errors_came_from(tmp_path: Path, earlier: str) -> None:
+    failing = Step("trying", (sys.executable, "-c", WRAPPED.format(earlier=earlier)), tmp_path, tmp_path / "a", tmp_path / "b")
+    with pytest.raises(WeightsError) as raised:
+        perform(failing)
+    log = tmp_path / "log.txt"
+    said = f"trying ended with exit code 1: no datalist.json there.\nPrepare one.\nAll that it printed is in {log}."
+    assert str(raised.value) == said
+    with pytest.raises(WeightsError, match=r"exit code 9. The end of .*\nout of memory$"):
+        perform(step(tmp_path, "print('out of memory', flush=True); import os; os._exit(9)"))
+
+
 def test_what_a_watch_raises_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle_runs, "_WATCH_S", 0.05)
 
@@ -41,6 +69,35 @@ def test_what_a_watch_raises_ends_the_command(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         perform(step(tmp_path, "import time; time.sleep(600)"), watch=watch)
     assert not (tmp_path / "made").exists()
+
+
+def test_a_request_to_end_is_met_like_ctrl_c_and_ends_the_command_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_runs, "_WATCH_S", 0.05)
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    code = f"""if True:
+        import signal, sys, time
+        def end(*_):
+            open({str(ended)!r}, "w").close()
+            sys.exit(1)
+        signal.signal(signal.SIGTERM, end)
+        open({str(begun)!r}, "w").close()
+        time.sleep(600)
+    """
+
+    def refuse(*_: object) -> None:
+        pytest.fail("The request to end was not met.")
+
+    before = signal.signal(signal.SIGTERM, refuse)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            perform(step(tmp_path, code), watch=lambda: os.kill(os.getpid(), signal.SIGTERM) if begun.exists() else None)
+        assert signal.getsignal(signal.SIGTERM) is refuse
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    until = time.monotonic() + 60
+    while not ended.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert ended.exists()
 
 
 def test_an_overlay_that_is_not_there_says_where_it_was_sought() -> None:

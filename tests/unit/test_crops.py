@@ -159,3 +159,19 @@ def test_several_slices_go_before_a_single_one_where_they_show_half_of_the_crop(
     alone = replace(ramp(sagittal_affine(), (120, 140, 1)), series_instance_uid="slice")
     center = tuple(apply_affine(few.affine, (62, 75, 0)))
     assert best_block([alone, few], center, size_mm=SIZE).series_instance_uid == chosen
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shape": [0, 32, 32]}, r"shape is \[0, 32, 32\], not 1 voxel or more"),
+        ({"size_mm": [0, 0, 0]}, r"size_mm is \[0.0, 0.0, 0.0\], not above 0"),
+        ({"size_mm": [-1, 2, 3]}, r"size_mm is \[-1.0, 2.0, 3.0\], not above 0"),
+        ({"size_mm": ["inf", 2, 3]}, r"size_mm is \[inf, 2.0, 3.0\], not above 0"),
+        ({"min_coverage": 50}, r"min_coverage is 50, no share from 0 to 1"),
+    ],
+)
+def test_a_crop_of_nothing_is_refused(changes: dict[str, object], said: str) -> None:
+    section = {"role": "sagittal_t2", "size_mm": [28, 40, 40], "shape": [16, 56, 56], "mirror_right": False, "offset_mm": {}}
+    with pytest.raises(WeightsError, match=said):
+        CropSpec.from_config({**section, **changes})

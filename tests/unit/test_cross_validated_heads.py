@@ -109,7 +109,7 @@ def test_a_head_learns_from_what_the_other_folds_held_out_and_is_scored_beside_t
     assert run(monkeypatch, prepared, tmp_path, "--head", "features") == 0
     assert {path: path.stat().st_mtime_ns for path in heads.rglob("run/*")} == before
     assert run(monkeypatch, prepared, tmp_path, "--head", "features", "--head-arguments", "--epochs 2") == 2
-    assert "holds runs of other settings (arguments)" in capsys.readouterr().err
+    assert "holds runs of other settings: arguments was " in capsys.readouterr().err
 
 
 def test_one_fold_is_too_few_for_a_head(

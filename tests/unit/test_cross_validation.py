@@ -18,6 +18,7 @@ from monai_spine.training.scaling import tempered
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
+from cross_validate import run_all
 from cross_validation.report import write_report
 from cross_validation.runs import AUGMENT, Plan, Step, folds_of, keep_settings, perform, steps
 
@@ -114,10 +115,25 @@ def test_a_failure_shows_what_was_printed_and_leaves_nothing_as_finished(tmp_pat
 def test_runs_of_other_settings_are_not_mixed_but_bundles_and_folds_may_be_added(tmp_path: Path) -> None:
     keep_settings(plan(tmp_path, folds=("fold_0",)))
     keep_settings(plan(tmp_path))
-    with pytest.raises(OutputError, match=r"holds runs of other settings \(arguments\). Choose another folder"):
+    with pytest.raises(OutputError, match=r'settings: arguments was nothing, is \["--epochs", "3"\]\. Choose another folder'):
         keep_settings(plan(tmp_path, arguments=("--epochs", "3")))
-    with pytest.raises(OutputError, match=r"\(overlays, sha256\)"):
+    with pytest.raises(
+        OutputError, match=r'overlays was nothing, is \[".*"\]; sha256 of .*ordinal\.json was nothing, is "\w{64}"\.'
+    ):
         keep_settings(plan(tmp_path, overlays=(ORDINAL,)))
+    with pytest.raises(OutputError, match=r'arguments was .*; test was nothing, is ".*prepared"\. Choose') as refused:
+        keep_settings(plan(tmp_path, test=tmp_path / "prepared", folds=("fold_0",), arguments=("--epochs", "3")))
+    assert "folds" not in str(refused.value)
+
+
+def test_a_resumed_run_says_what_it_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = plan(tmp_path, folds=("fold_0",))
+    for step in steps(whole):
+        step.made.parent.mkdir(parents=True, exist_ok=True)
+        step.made.touch()
+    run_all(whole)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("fold_0: ")[2] for line in said] == ["training, kept (1 of 2)", "predicting, kept (2 of 2)"]
 
 
 def test_a_study_without_folds_is_refused(tmp_path: Path) -> None:
@@ -144,6 +160,9 @@ def test_the_report_says_what_calibration_across_folds_gains(tmp_path: Path) -> 
     assert means["with temperature"] < means["as predicted"]
     assert means["with temperature and fitted weights"] == pytest.approx(means["with temperature"], abs=0.01)
     assert "| with temperature |" in text
+    header = next(line for line in text.splitlines() if line.startswith("| official score |"))
+    assert header.endswith("| any severe spinal | score |")
+    assert "Score: the mean of the four parts." in text
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "risk_coverage.png",
         *(f"reliability_{condition.slug}.png" for condition in Condition),

@@ -102,6 +102,8 @@ def test_the_ensemble_is_the_mean_of_its_members_and_ends_in_a_submission(plan: 
     conclude(plan)
     printed = capsys.readouterr().out
     assert "| one fold's model |" in printed
+    header = next(line for line in printed.splitlines() if line.startswith("| official score |"))
+    assert header.endswith("| any severe spinal | mean of parts |"), "the canal alone has no official score"
     assert "| ensemble with temperature |" in printed
     place = plan.output / "augmented"
     assert (place / "test" / f"reliability_{SLUG}.png").stat().st_size > 5000
@@ -149,6 +151,13 @@ def test_shipped_weights_are_verified_and_stand_in_the_provenance(plan: Plan, tm
     assert "2 networks of a cross-validation, trained on 4 simulated studies of tiny" in entry["notice"]
     assert "shows the path, grades no patient" in entry["notice"]
     assert set(bundle.metadata["members"]) == set(FOLDS)
+    assert entry["version"] == bundle.version == f"{find_bundle(CANAL.name).version}+ensemble2"
+    assert bundle.version in bundle.metadata["changelog"]
+    readme = (bundle.root / "docs" / "README.md").read_text()
+    assert readme.startswith("# Spinal canal stenosis grading: an ensemble\n")
+    assert f"Version {bundle.version}." in readme
+    assert "| networks | those of fold_0, fold_1; the mean" in readme
+    assert "| refers | nothing |" in readme
     assert "referral" not in entry
     assert {path.name for path in folder.iterdir()} == {path.name for path in CANAL.parent.iterdir() if path.is_dir()}
     with (bundle.root / "models" / "model.pt").open("ab") as stream:

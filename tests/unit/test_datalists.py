@@ -20,6 +20,7 @@ from monai_spine.training.datalists import (
     read_datalist,
     sampling_weights,
 )
+from monai_spine.training.grading_crops import items_of
 from monai_spine.training.samplers import SharedSampler
 
 FORAMEN = Target(Condition.NEURAL_FORAMINAL_NARROWING, Side.RIGHT, Level.L4_L5)
@@ -185,3 +186,18 @@ def test_processes_share_what_one_would_draw():
     assert len(SharedSampler(drawn, 0, 2)) == 3
     with pytest.raises(ValueError, match=r"must lie in \[0, 2\)"):
         SharedSampler(drawn, 2, 2)
+
+
+def test_a_split_without_a_graded_target_says_which_splits_have_some(tmp_path) -> None:
+    point = (0.0, 0.0, 0.0)
+    severe = replace(case(), targets={FORAMEN: PreparedTarget(point, Severity.SEVERE), LEFT: PreparedTarget(point, None)})
+    write_datalist(tmp_path, study="few", source="real", cases=[severe], splits={"training": ["1"], "test": []})
+    wanted = {"condition": "neural_foraminal_narrowing", "role": "sagittal_t1"}
+    with pytest.raises(
+        TableError, match=r"split 'test' of .* has no graded target of neural .*are in: training \(1\)\. Choose one"
+    ):
+        items_of(tmp_path, "test", **wanted)
+    with pytest.raises(
+        TableError, match=r"subarticular stenosis in a study with a series axial_t2\. No other split has one either"
+    ):
+        items_of(tmp_path, "test", condition="subarticular_stenosis", role="axial_t2")

@@ -11,7 +11,7 @@ import pytest
 
 from monai_spine.anatomy import TARGETS, Condition, Severity
 from monai_spine.errors import TableError
-from monai_spine.evaluation import evaluate_tables, format_evaluation
+from monai_spine.evaluation import evaluate_tables, format_evaluation, studies_of_part
 from monai_spine.studies.rsna2024 import (
     StudyLabels,
     SubmissionRow,
@@ -87,3 +87,32 @@ def test_an_error_names_the_files(tmp_path: Path) -> None:
 def test_evaluation_does_not_wait_for_torch() -> None:
     code = "import sys, monai_spine.evaluation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Path:
+    path = tmp_path / "splits.csv"
+    path.write_text("study_id,patient,70_15_15,fold\n1,1,test,0\n2,2,training,1\n3,3,training,0\n4,4,test,\n", encoding="utf-8")
+    return path
+
+
+def test_one_fold_is_scored_alone(tmp_path: Path, splits: Path) -> None:
+    solution, submission = write_tables(tmp_path)
+    whole = evaluate_tables(solution, submission)
+    part = evaluate_tables(solution, submission, studies=studies_of_part(splits, "fold=0"))
+    assert (part.studies, part.score.counts["spinal"]) == (2, 10)
+    assert part.score.ignored_rows == 75
+    lines = solution.read_text().splitlines(keepends=True)
+    solution.write_text("".join([lines[0], *(line for line in lines if line.startswith(("1,", "3,")))]))
+    assert part.score.score == evaluate_tables(solution, submission).score.score != whole.score.score
+
+
+@pytest.mark.parametrize(("part", "message"), [("fold", "70_15_15, fold"), ("fold=7", "0, 1"), ("patient=1", "70_15_15, fold")])
+def test_a_part_that_is_none_is_refused(splits: Path, part: str, message: str) -> None:
+    with pytest.raises(TableError, match=message):
+        studies_of_part(splits, part)
+
+
+def test_a_solution_without_the_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="none of the studies"):
+        evaluate_tables(*write_tables(tmp_path), studies={"77"})

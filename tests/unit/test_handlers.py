@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 
-from monai_spine.errors import OutputError
-from monai_spine.training.handlers import BestModel, EpochSeed, FirstProcessWriter, LastCheckpoint, LogLearningRate, StopEarly
+from monai_spine.errors import OutputError, WeightsError
+from monai_spine.training.handlers import (
+    BestModel,
+    EpochSeed,
+    FirstProcessWriter,
+    LastCheckpoint,
+    LogLearningRate,
+    StopEarly,
+    ValidateLast,
+)
 from monai_spine.training.intensities import RandIntensityd
 
 
@@ -46,6 +55,26 @@ def test_better_is_lower_or_higher(tmp_path: Path, lower: bool, expected: float)
     assert best.best == expected
 
 
+@pytest.mark.parametrize(("interval", "epochs", "expected"), [(5, 1, [1]), (3, 7, [3, 6, 7]), (2, 4, [2, 4]), (1, 3, [1, 2, 3])])
+def test_the_last_epoch_is_validated_whatever_the_interval(interval: int, epochs: int, expected: list[int]) -> None:
+    validated: list[int] = []
+    validator = Evaluator(torch.device("cpu"), [0], epoch_length=1)
+    validator.run = validated.append
+    trainer = Engine(lambda engine, batch: None)
+    ValidateLast(interval, validator).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    assert validated == expected
+
+
+def test_weights_that_could_not_be_written_are_refused_before_the_training(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    with pytest.raises(OutputError, match=r"is a folder\. Name a file with --ckpt_path"):
+        BestModel(tmp_path, network, "loss")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"nothing can be written in .*file\. Name a file"):
+        BestModel(tmp_path / "file" / "runs" / "model.pt", network, "loss")
+
+
 def test_a_run_without_gain_ends(tmp_path: Path) -> None:
     best = BestModel(tmp_path / "model.pt", torch.nn.Linear(1, 1), "loss")
     validation = evaluator([0.5] * 10)
@@ -69,6 +98,20 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     second.run([0, 0], max_epochs=5)
     assert epochs == [4, 5]
     assert again.weight.item() == 7.0
+
+
+def test_a_run_does_not_go_on_from_another_one_in_the_same_folder(tmp_path: Path) -> None:
+    def run(name: str, *, epochs: int) -> Engine:
+        engine, network = Engine(lambda engine, batch: None), torch.nn.Linear(1, 1)
+        contents = {"network": network, "best": BestModel(tmp_path / name, network, "loss")}
+        LastCheckpoint(tmp_path / "last.pt", contents, resume=True).attach(engine)
+        engine.run([0], max_epochs=epochs)
+        return engine
+
+    run("canal.pt", epochs=1)
+    with pytest.raises(WeightsError, match=r"canal\.pt, this one writes .*foramen\.pt.*output_dir"):
+        run("foramen.pt", epochs=2)
+    assert run("canal.pt", epochs=2).state.epoch == 2
 
 
 def drawn_in(epochs: range, seed: int = 3) -> list[list[float]]:

@@ -20,12 +20,12 @@ def case(**severities: Severity) -> PreparedCase:
     return PreparedCase("a", "a", (), discs=dict.fromkeys(DISCS[:5], (0.0, 0.0, 0.0)), targets=targets)
 
 
-def test_a_disc_graded_worse_than_bulge_is_no_base(tmp_path: Path) -> None:
+def test_a_disc_graded_worse_than_normal_is_no_base(tmp_path: Path) -> None:
     rows = ["053,L1/L2,disc_bulge", "053,L2,vertebra_normal", "053,L2/L3,disc_protrusion", "053,L3/L4,", "053,L4/L5,disc_normal"]
     (tmp_path / "points.csv").write_text("\n".join(["image,structure,grade", *rows]) + "\n", encoding="utf-8")
     grades = disc_grades(tmp_path / "points.csv")
     assert list(grades) == ["053"]
-    assert base_levels(case(), grades["053"]) == (Level.L1_L2, Level.L4_L5)
+    assert base_levels(case(), grades["053"]) == (Level.L4_L5,)
 
 
 def test_a_canal_graded_worse_than_mild_is_no_base() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,7 @@ from monai_spine.geometry import lies_inside
 from monai_spine.phantom import prepare_phantom
 from monai_spine.phantom.lesions.losses import severity_of_share
 from monai_spine.phantom.lesions.study import prepare_lesions
+from monai_spine.studies.folds import write_splits
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.training.grading_crops import items_of
 
@@ -41,7 +43,26 @@ def test_each_copy_has_lesions_of_its_own_graded_by_what_the_sac_lost(lesions: P
         share = float(row["share"]) if json.loads(row["lesions"]) else 0.0
         assert targets[row["case"], row["level"]] is severity_of_share(share)
     assert len({row["lesions"] for row in rows if row["family"] != "none"}) == sum(row["family"] != "none" for row in rows)
-    assert {Severity.NORMAL_MILD, Severity.MODERATE} < set(targets.values())
+    assert {Severity.NORMAL_MILD, Severity.MODERATE} <= set(targets.values())
+    worn = [float(row["share"]) for row in rows if row["family"] == "degeneration"]
+    assert worn
+    assert max(worn) < 0.2
+
+
+def test_where_discs_are_graded_a_lesion_makes_another_grade_of_them(bases: Path, tmp_path: Path) -> None:
+    whole = read_datalist(bases)
+    graded = [replace(case, degeneration={level.label: "normal" for level in case.discs}) for case in whole.cases]
+    write_splits(replace(whole, cases=tuple(graded)), tmp_path / "graded", splits=whole.splits)
+    folder = prepare_lesions(tmp_path / "graded", tmp_path / "lesions", copies=2, seed=2).parent
+    with (folder / "lesions.csv").open(encoding="utf-8") as file:
+        drawn = {(row["case"], row["level"]): (row["family"], float(row["share"])) for row in csv.DictReader(file)}
+    found = {(case.case, level): grade for case in read_datalist(folder).cases for level, grade in case.degeneration.items()}
+    assert len(set(found.values())) > 2
+    for place, grade in found.items():
+        family, share = drawn[place]
+        assert grade == (family if family in ("bulge", "protrusion", "extrusion") else "normal")
+        assert grade == "normal" or share >= 0.08
+        assert family not in ("stenosis", "lipomatosis", "listhesis")
 
 
 def test_copies_stay_on_the_side_and_with_the_patient_of_their_scan(bases: Path, lesions: Path) -> None:

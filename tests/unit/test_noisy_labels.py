@@ -160,3 +160,8 @@ def test_the_tool_lists_what_was_exchanged_in_a_submission(tmp_path: Path, frequ
     assert precision > 0.9
     assert recall > 0.9
     assert f"{listed.sum()} of {5000 if frequencies else 4975} labels are contradicted" in done.stdout
+
+
+def test_cleaning_without_a_table_says_who_writes_one() -> None:
+    with pytest.raises(TableError, match=r"Give --noisy_labels, which tools/find_noisy_labels.py writes"):
+        without_noise(items(), None)

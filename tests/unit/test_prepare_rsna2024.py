@@ -118,6 +118,14 @@ def test_a_finished_folder_bears_the_mark_and_nothing_half_written(whole: Path) 
     assert not [path for path in whole.rglob("*") if "part" in path.name]
 
 
+def test_a_part_that_has_no_study_is_remarked_on_in_the_report(whole: Path) -> None:
+    report = (whole / "report.html").read_text()
+    parts = pd.read_csv(whole / "splits.csv")["80_15_5"]
+    assert "test" not in set(parts)
+    assert "<p>80 / 15 / 5 test has no study: of so few patients its share comes to none." in report
+    assert "80 / 15 / 5 training has no study" not in report
+
+
 def test_two_processes_write_the_same(source: Path, whole: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path / "out", PrepareOptions(jobs=2))
     assert contents(tmp_path / "out") == contents(whole)

@@ -249,6 +249,7 @@ def test_the_index_links_each_report_and_shows_the_worst_severity_of_each_condit
     row = next(row for row in index.rows if row[0] == "one")
     assert row[1:4] == ["● Severe L4/L5", "● Severe L4/L5 left, L4/L5 right", "● Severe L4/L5 left, L4/L5 right"]
     assert row[4:6] == ["23", "2"]
+    assert row[7].startswith("only 33 % of its 64 × 64 × 32 mm block lies inside the scan (at least 50 % is needed); ")
 
 
 def test_the_index_lists_failures_and_is_well_formed_whatever_they_say(index: Page) -> None:

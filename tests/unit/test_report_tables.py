@@ -15,7 +15,7 @@ from monai_spine.anatomy import LEVELS, TARGETS, Level
 from monai_spine.errors import OutputError
 from monai_spine.report import write_cohort, write_result
 from monai_spine.report.cohort import COHORT_COLUMNS
-from monai_spine.report.tables import GRADE_COLUMNS, NOT_IN_THIS_RUN, csv_text, grade_rows, study_submission
+from monai_spine.report.tables import GRADE_COLUMNS, NOT_IN_THIS_RUN, common_reasons, csv_text, grade_rows, study_submission
 from monai_spine.studies.priors import submission_prior
 from monai_spine.studies.submissions import read_submission
 
@@ -87,6 +87,7 @@ def test_a_run_is_summed_up_from_what_lies_in_its_folder(tmp_path: Path) -> None
     assert [row["study"] for row in cohort] == ["20", "3"]
     assert (cohort[0]["graded"], cohort[0]["not_assessable"], cohort[0]["spinal_canal_stenosis"]) == ("23", "2", "severe")
     assert cohort[0]["referred"] == "1"
+    assert cohort[0]["reason"] == "only 33 % of its 64 × 64 × 32 mm block lies inside the scan (at least 50 % is needed)"
     assert note == "submission.csv: 4 of 50 rows hold the prior of the training set, because they were not graded."
 
 
@@ -100,6 +101,13 @@ def test_the_submission_has_the_official_columns_and_run_json_names_the_rows_tha
     assert run["submission_priors"]["note"] == note
     assert run["submission_priors"]["rows"][0]["row_id"] == "20_left_subarticular_stenosis_l1_l2"
     assert run["versions"] == {"monai_spine": "0"}
+
+
+def test_reasons_that_hold_for_many_findings_are_named_or_else_the_commonest() -> None:
+    many = ["no axial T2 series"] * 10 + ["no sagittal T2 series"] * 5
+    assert common_reasons([*many, "outside the scan", None]) == ["no axial T2 series", "no sagittal T2 series"]
+    assert common_reasons(["not found", "outside the scan", "outside the scan", None]) == ["outside the scan"]
+    assert common_reasons([None]) == []
 
 
 def test_failures_are_listed_with_their_message(tmp_path: Path) -> None:

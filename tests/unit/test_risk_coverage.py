@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from monai_spine.training.calibration_pictures import risk_figure
 from monai_spine.training.risk_coverage import risk_coverage
 
 PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.3, 0.1, 0.6], [0.5, 0.4, 0.1]])
@@ -35,6 +36,16 @@ def test_of_calibrated_frequencies_the_surest_half_errs_less() -> None:
     labels = (rng.random((4000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1).clip(max=2)
     curve = risk_coverage(probabilities, labels)
     assert curve.risk_at(0.5) < 0.75 * curve.risk_at(1.0)
+
+
+@pytest.mark.parametrize(("rows", "first"), [(400, 0.05), (30, 0.5), (1, 1.0)])
+def test_a_curve_is_drawn_from_twenty_findings_on_or_from_half_of_fewer(rows: int, first: float) -> None:
+    probabilities = np.linspace((0.9, 0.1, 0.0), (0.4, 0.3, 0.3), rows)
+    curve = risk_coverage(probabilities, np.array([1] + [0] * (rows - 1)))
+    (line,) = risk_figure({"canal": curve}).axes[0].lines
+    assert line.get_xdata()[0] == pytest.approx(first)
+    assert line.get_xdata()[-1] == 1.0
+    assert len(line.get_xdata()) == max(1, rows - round(first * rows) + 1)
 
 
 def test_nothing_has_no_curve() -> None:

@@ -67,3 +67,9 @@ def test_the_tables_say_what_stands_now_and_what_was_exchanged(prepared: Path, t
 def test_a_folder_in_use_is_refused(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert spoil_labels.main([str(prepared), "-o", str(prepared)]) == 2
     assert "Choose a new folder" in capsys.readouterr().err
+
+
+def test_a_seed_below_0_is_refused(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        spoil_labels.main([str(prepared), "-o", str(tmp_path / "out"), "--seed", "-1"])
+    assert "--seed is -1: give a whole number from 0" in capsys.readouterr().err

@@ -187,6 +187,12 @@ def test_each_branch_has_its_own_start(weights: list[None]) -> None:
         start_branches(network(), weights, [(8, 16, 16), (16, 16, 8)])
 
 
+@pytest.mark.parametrize("shapes", [[16, 32, 32], [(8, 16, 16)]])
+def test_each_branch_has_its_own_shape(shapes: list[object]) -> None:
+    with pytest.raises(WeightsError, match=r"crop#shape is .*: give one shape for each of the 2 branches"):
+        start_branches(network(), [None, None], shapes)  # type: ignore[arg-type]
+
+
 def test_a_trunk_of_another_size_is_refused(tmp_path: Path) -> None:
     torch.save(DenseNet(3, 1, 3, init_features=8, growth_rate=4, block_config=[1, 1]).state_dict(), tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="is no trunk for a branch"):

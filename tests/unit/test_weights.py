@@ -132,4 +132,4 @@ def test_broken_metadata_are_refused(folder: Path) -> None:
 def test_a_bundle_says_what_it_was_trained_on(folder: Path) -> None:
     bundle: Bundle = find_bundle(NAME, folder)
     assert bundle.training_data == "simulated"
-    assert "shows the path, grades no patient" in bundle.notice
+    assert "not validated against readers" in bundle.notice

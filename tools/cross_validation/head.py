@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from cross_validation.report import score_lines
-from cross_validation.runs import REPOSITORY, Plan, Step, bundle_command, keep, perform
+from cross_validation.runs import REPOSITORY, Plan, Step, bundle_command, keep, perform, said_of
 from monai_spine.anatomy import Condition
 from monai_spine.console import progress_reporter
 from monai_spine.errors import TableError, WeightsError
@@ -32,7 +32,17 @@ from monai_spine.training.feature_alignment import aligned, stacked
 from monai_spine.training.out_of_fold import calibrated, fold_scores
 from monai_spine.training.study_features import StudyFeatures, join_features, read_features
 
-__all__ = ["CONFIGS", "HeadPlan", "Look", "comparison", "head_predictions", "look", "run_heads", "sha256_of"]
+__all__ = [
+    "CONFIGS",
+    "HeadPlan",
+    "Look",
+    "comparison",
+    "head_predictions",
+    "look",
+    "refuse_unfit_heads",
+    "run_heads",
+    "sha256_of",
+]
 
 CONFIGS = REPOSITORY / "configs" / "study_head"
 SAVE_FEATURES = REPOSITORY / "configs" / "training" / "save_features.json"
@@ -101,9 +111,7 @@ def look(wanted: Look) -> StudyFeatures:
     """
     if wanted.made.is_file():
         return read_features(wanted.made)
-    foreign = sorted(bundle.name for bundle in wanted.weights if bundle.name not in _CONDITIONS)
-    if foreign:
-        raise WeightsError(f"{foreign[0]} is no grader of one condition. Choose from: {', '.join(_CONDITIONS)}.")
+    _refuse_foreign(wanted.weights)
     parts = {}
     for bundle in wanted.weights:
         step = _looking(wanted, bundle)
@@ -114,6 +122,24 @@ def look(wanted: Look) -> StudyFeatures:
     joined = join_features(parts, [c.case for c in datalist.cases_of(wanted.split)], source=datalist.source, graders=graders)
     joined.write(wanted.made)
     return joined
+
+
+def _refuse_foreign(bundles: Iterable[Path]) -> None:
+    foreign = sorted(bundle.name for bundle in bundles if bundle.name not in _CONDITIONS)
+    if foreign:
+        raise WeightsError(f"{foreign[0]} is no grader of one condition. Choose from: {', '.join(_CONDITIONS)}.")
+
+
+def refuse_unfit_heads(heads: HeadPlan) -> None:
+    """Refuse heads that could not be trained, before the graders are.
+
+    Raises:
+        TableError: There are fewer than two folds.
+        WeightsError: A bundle is no grader of one condition.
+    """
+    if len(heads.plan.folds) < 2:
+        raise TableError("A study head learns from the other folds, so that it takes two at least. Leave out --head or --folds.")
+    _refuse_foreign(heads.plan.bundles)
 
 
 def sha256_of(path: Path) -> str:
@@ -143,21 +169,22 @@ def run_heads(heads: HeadPlan) -> None:
         OutputError: The folder holds heads of other settings.
         WeightsError: A command fails.
     """
+    refuse_unfit_heads(heads)
     folds = heads.plan.folds
-    if len(folds) < 2:
-        raise TableError("A study head learns from the other folds, so that it takes two at least. Leave out --head or --folds.")
     configs = {path.name: sha256_of(path) for path in sorted(CONFIGS.glob("*.json"))}
     keep(heads.output, {"folds": list(folds), "arguments": list(heads.arguments), "sha256": configs})
     with progress_reporter() as reporter:
         for number, fold in enumerate(folds):
-            reporter.step(number / (2 * len(folds)), f"features, {fold}")
-            look(heads.look_of(fold, fold, "held_out"))
+            held_out = heads.look_of(fold, fold, "held_out")
+            reporter.step(number / (2 * len(folds)), said_of(f"features, {fold}", held_out.made))
+            look(held_out)
             if heads.use_features:
                 look(heads.look_of(fold, folds[0], "anchors", "--limit", str(_ANCHORS)))
         for number, fold in enumerate(folds):
-            reporter.step((len(folds) + number) / (2 * len(folds)), f"study head, {fold}")
+            steps = list(_steps(heads, fold))
+            reporter.step((len(folds) + number) / (2 * len(folds)), said_of(f"study head, {fold}", steps[-1].made))
             _write_training(heads, fold)
-            for step in _steps(heads, fold):
+            for step in steps:
                 perform(step)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cross_validation.report import calibration_lines
+from cross_validation.report import calibration_lines, score_lines
 from cross_validation.runs import Plan
 from monai_spine.anatomy import Condition
 from monai_spine.studies.prepared import read_datalist
@@ -93,7 +93,7 @@ def write_test_report(tables: Mapping[str, pd.DataFrame], temperatures: Mapping[
     heading = [f"# Test: {ensemble['study'].nunique()} studies that lie in no fold, {len(tables)} models", ""]
     shown = [f"{Condition.parse(name).label} {value:.3f}" for name, value in temperatures.items()]
     said = ["", f"Temperature, fitted on all folds: {', '.join(shown)}.", ""]
-    text = "\n".join([*heading, *_score_lines(scores), *said, *calibration_lines(ensemble, scaled, out)]) + "\n"
+    text = "\n".join([*heading, *score_lines(scores), *said, *calibration_lines(ensemble, scaled, out)]) + "\n"
     (out / "report.md").write_text(text, encoding="utf-8")
     return text
 
@@ -102,17 +102,3 @@ def _write_scores(scores: Mapping[str, pd.DataFrame], path: Path) -> None:
     columns = list(scores[ALL].columns)
     rows = [(name, fold, *row) for name, frame in scores.items() for fold, row in zip(frame.index, frame.to_numpy(), strict=True)]
     write_rows(path, ("model", "fold", *columns), rows)
-
-
-def _score_lines(scores: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Mean and standard deviation over members (n - 1); lower is better."""
-    columns = list(scores[ALL].columns)
-    lines = [f"| official score | {' | '.join(c.replace('_', ' ') for c in columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name, frame in scores.items():
-        cells = ["-" if np.isnan(v).any() else _cell(v) for v in (frame[column].to_numpy(float) for column in columns)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
-
-
-def _cell(values: np.ndarray) -> str:
-    return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")

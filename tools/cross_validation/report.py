@@ -17,6 +17,7 @@ from monai_spine.training.calibration_pictures import reliability_figure, risk_f
 from monai_spine.training.out_of_fold import calibrated, fold_scores, submission_rows
 from monai_spine.training.risk_coverage import RiskCoverage, risk_coverage
 from monai_spine.training.scaling import Scaling
+from monai_spine.training.score import PARTS
 
 __all__ = ["COVERAGES", "calibration_lines", "score_lines", "write_report"]
 
@@ -128,8 +129,12 @@ def _heading(table: pd.DataFrame) -> list[str]:
 
 
 def score_lines(scores: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Mean and standard deviation over folds (n - 1), lower is better."""
-    columns = list(next(iter(scores.values())).columns)
+    """Mean and standard deviation over rows (n - 1), lower is better, of the parts and of their mean.
+
+    The mean is the official score where no part is missing; otherwise it is that of the parts that there are, and is called so.
+    """
+    whole = all(frame["score"].notna().all() for frame in scores.values())
+    columns = [*PARTS, "score" if whole else "mean_of_parts"]
     lines = [
         f"| official score | {' | '.join(column.replace('_', ' ') for column in columns)} |",
         "|---" * (len(columns) + 1) + "|",
@@ -137,7 +142,8 @@ def score_lines(scores: Mapping[str, pd.DataFrame]) -> list[str]:
     for name, frame in scores.items():
         cells = [_mean_and_deviation(frame[column].to_numpy(float)) for column in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+    meant = "Score: the mean of the four parts." if whole else "Mean of parts: of those that are there. The score needs all four."
+    return [*lines, "", f"{meant} Lower is better."]
 
 
 def _mean_and_deviation(values: np.ndarray) -> str:

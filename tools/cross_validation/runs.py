@@ -18,7 +18,7 @@ from pathlib import Path
 from monai_spine.errors import TableError
 from monai_spine.studies.folds import write_splits
 from monai_spine.studies.prepared import read_datalist
-from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep, perform
+from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep, perform, said_of
 
 __all__ = [
     "AUGMENT",
@@ -31,6 +31,7 @@ __all__ = [
     "keep",
     "keep_settings",
     "perform",
+    "said_of",
     "steps",
 ]
 

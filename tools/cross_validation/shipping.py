@@ -22,6 +22,27 @@ from monai_spine.weights import WEIGHT_FILES, find_bundle, metadata_text, record
 
 __all__ = ["ship"]
 
+README = """# {name}: an ensemble
+
+{description}
+
+**For research use, not for diagnosis.** {notice}
+
+Version {version}. `tools/cross_validate.py --ship` wrote this bundle in the place of the single network of version {single},
+whose weights and figures are not in it. What the ensemble reaches stands in the `report.md` of that cross-validation.
+
+| | |
+|---|---|
+| networks | those of {members}; the mean of their probabilities is the answer |
+| weights | all in `models/model.pt`; SHA-256 of each under `members` of `configs/metadata.json` |
+| trained on | {data_source} |
+| looks | {looks} |
+| temperature | {temperature}, fitted on all folds |
+| refers | {referred} |
+
+`configs/inference.json` says all of this. `configs/train.json` and `configs/evaluate.json` are those of the single network: they
+train and evaluate one member, without the overlays of the cross-validation.
+"""
 _LEFT_OUT = shutil.ignore_patterns("runs", "*.ts", "__pycache__")
 
 
@@ -63,14 +84,21 @@ def _write_ensemble(
     document = json.loads(path.read_text(encoding="utf-8"))
     condition = str(document["condition"])
     config = _inference(document, _training(plan, bundle), members=len(states), augment=plan.augment)
-    config |= _scaling(config, temperatures.get(condition, 1.0))
+    config["temperature"] = round(temperatures.get(condition, 1.0), 4)
     config["referral"] = _section(referrals.get(condition))
     path.write_text(json.dumps(config, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     hashes = {fold: hashlib.sha256(found).hexdigest() for fold, found in contents.items()}
     metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    text = metadata_text({**metadata, **_origin(plan, str(metadata.get("name", bundle.name)), len(states)), "members": hashes})
-    (root / "configs" / "metadata.json").write_text(text, encoding="utf-8")
+    described = {
+        **metadata,
+        **_version(metadata, len(states)),
+        **_origin(plan, str(metadata.get("name", bundle.name)), len(states)),
+    }
+    (root / "configs" / "metadata.json").write_text(metadata_text({**described, "members": hashes}), encoding="utf-8")
     record_weights(root)
+    (root / "docs").mkdir(exist_ok=True)
+    readme = _readme(plan, described, metadata.get("version"), config)
+    (root / "docs" / "README.md").write_text(readme, encoding="utf-8")
 
 
 def _training(plan: Plan, bundle: Path) -> ConfigParser:
@@ -90,15 +118,37 @@ def _inference(document: dict[str, Any], training: ConfigParser, *, members: int
     return config
 
 
-def _scaling(config: Mapping[str, Any], temperature: float) -> dict[str, Any]:
-    """The logits are divided by the temperature before everything else."""
-    divide = {"_target_": "Lambdad", "keys": "pred", "func": "$lambda pred: pred / @temperature"}
-    steps = {**config["postprocessing"], "transforms": [divide, *config["postprocessing"]["transforms"]]}
-    return {"temperature": round(temperature, 4), "postprocessing": steps}
-
-
 def _section(referral: Referral | None) -> dict[str, Any] | None:
     return None if referral is None else {"expected_risk": referral.expected_risk, "meaning": referral.meaning}
+
+
+def _version(metadata: Mapping[str, Any], members: int) -> dict[str, Any]:
+    """A version that no single network has: 0.4.0 becomes 0.4.0+ensemble5."""
+    version = f"{metadata.get('version', '0')}+ensemble{members}"
+    news = f"{members} networks of a cross-validation in the place of one"
+    return {"version": version, "changelog": {version: news, **metadata.get("changelog", {})}}
+
+
+def _readme(plan: Plan, metadata: Mapping[str, Any], single: str | None, config: Mapping[str, Any]) -> str:
+    """What this ensemble is.
+
+    Args:
+        plan: What was run.
+        metadata: The ensemble's own.
+        single: Version of the bundle that it was made from.
+        config: Its `inference.json`.
+    """
+    referral = config["referral"]
+    said = {
+        "single": single,
+        "members": ", ".join(plan.folds),
+        "looks": "several at each crop: moved, turned and, where it has no side, mirrored"
+        if plan.augment
+        else "one at each crop",
+        "temperature": config["temperature"],
+        "referred": f"above an expected risk of {referral['expected_risk']}. {referral['meaning']}" if referral else "nothing",
+    }
+    return README.format_map({"name": "Grading", "description": "", **metadata, **said})
 
 
 def _origin(plan: Plan, name: str, members: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from monai_spine.models import LOCALIZER, NAMER, REFINER
 from monai_spine.studies.folds import part_of, patient_folds, write_split
 from monai_spine.studies.prepared import Datalist
+from monai_spine.training.bundle_runs import interruptible
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLES = {"localizer": LOCALIZER, "namer": NAMER, "refiner": REFINER}
@@ -88,7 +89,8 @@ def train(experiment: Path, kind: str, how: Training) -> None:
     weights, runs = experiment / f"{kind}.pt", experiment / f"{kind}_runs"
     if weights.exists():
         return
-    subprocess.run(training_command(experiment, kind, how), check=True)
+    with interruptible():
+        subprocess.run(training_command(experiment, kind, how), check=True)
     (runs / "best.pt").replace(weights)
 
 

@@ -1,4 +1,5 @@
-"""Levels that may bear a simulated lesion: no reader called them worse than a bulge or narrower than mild, their sac is wide.
+"""Levels that may bear a simulated lesion: no reader called the disc anything but normal or the canal narrower than mild, and
+the sac is wide.
 
 What readers said stands in the case (`base_levels`); the image shows the rest (`base_site`, `check_measured`).
 """
@@ -29,8 +30,8 @@ __all__ = [
     "disc_grades",
 ]
 
-NORMAL_DISCS = ("disc_normal", "disc_bulge")
-"""Grades in `midsagittal` of discs that may be a base."""
+NORMAL_DISCS = ("disc_normal",)
+"""Grades in `midsagittal` of discs that may be a base: what a bulge has taken already would count as nothing lost."""
 
 LARGEST_BASE_SHARE, LEAST_DEPTH_MM = 0.25, 8.5
 _LEAST_SEEN = 0.6

@@ -68,19 +68,20 @@ def draw_lesions(
         raise ValueError(f"None of the families {sorted(chances)} takes a share of {share:g} of the sac at {site.level.label}.")
     odds = np.array([chances[name] for name in able])
     family = able[int(random.choice(len(able), p=odds / odds.sum()))]
-    return family, (*_DRAWN[family](random, site, share), *_degeneration(random))
+    return family, (*_DRAWN[family](random, site, share), *_degeneration(random, share))
 
 
 def _depth_mm(site: LevelSite, share: float) -> float:
     return min(share * site.depth_mm, 19.0)
 
 
-def _degeneration(random: np.random.RandomState) -> tuple[Lesion, ...]:
-    """Height and signal that the disc has lost: as often with no narrowing as with much, lest they tell the grade."""
+def _degeneration(random: np.random.RandomState, share: float) -> tuple[Lesion, ...]:
+    """Height and signal that the disc has lost: discs that narrow the canal are mostly worn, as in patients, but many worn ones
+    do not narrow it."""
     signal, height = random.uniform(0.2, 0.75), random.uniform(0.08, 0.4)
-    drawn = random.random_sample(2)
-    lesions: tuple[Lesion, ...] = (DiscSignalLoss(signal),) if drawn[0] < 0.6 else ()
-    return (*lesions, DiscHeightLoss(height)) if drawn[1] < 0.4 else lesions
+    drawn, often = random.random_sample(2), min(0.4 + share, 0.9)
+    lesions: tuple[Lesion, ...] = (DiscSignalLoss(signal),) if drawn[0] < often else ()
+    return (*lesions, DiscHeightLoss(height)) if drawn[1] < 0.6 * often else lesions
 
 
 def _bulge(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:

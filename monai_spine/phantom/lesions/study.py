@@ -2,14 +2,15 @@
 
 OUT/volumes/<case>_<copy>/sagittal_t2.nii    what lies around the column
 OUT/lesions.csv                              what was drawn at each level, and what the sac lost
-OUT/datalist.json                            canal stenosis as the loss grades it; splits and patients as of the bases
+OUT/datalist.json                            canal stenosis as the loss grades it, what became of graded discs; splits, patients
+                                             as of the bases
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from monai_spine.errors import LevelsNotFoundError, TableError
 from monai_spine.geometry import Point
 from monai_spine.phantom.lesions.bases import base_levels, base_site, check_measured
 from monai_spine.phantom.lesions.draw import draw_lesions
-from monai_spine.phantom.lesions.kinds import described
+from monai_spine.phantom.lesions.kinds import Lesion, described
 from monai_spine.phantom.lesions.losses import CanalLoss, severity_of_share
 from monai_spine.phantom.lesions.plans import LevelLesions
 from monai_spine.phantom.lesions.simulate import simulate_lesions
@@ -47,7 +48,11 @@ _ROLE = "sagittal_t2"
 _COLUMNS = ("case", "level", "family", "share", "midline_share", "planes", "latent", "severity", "lesions")
 _AROUND_MM = (26.0, 40.0, 40.0)
 _LARGEST_SHARE = 0.9
-_WITH_LESION = 0.75
+_WITH_LESION, _WORN = 0.7, 0.15
+
+_GRADED_AS = {"none": "normal", "degeneration": "normal", "bulge": "bulge", "protrusion": "protrusion", "extrusion": "extrusion"}
+"""The disc that each family makes of a normal one; of the others a reader of discs would say one thing or another."""
+_LEAST_HERNIATION = 0.08
 
 Row = tuple[object, ...]
 
@@ -65,9 +70,10 @@ class _Base:
 def prepare_lesions(bases: Path, out: Path, *, copies: int = 4, seed: int = 0, on_case: Callable[[], None] | None = None) -> Path:
     """Write a prepared study of simulated lesions on the sagittal T2 scans of another one.
 
-    Three quarters of the levels that may bear a lesion get one, so large that it takes a share of the sac's depth drawn evenly up
-    to 0.9; the others are shown as they are, and count as normal. The grade is that of the loss as measured on the image; with it
-    stands what simulated readers would say of such a loss. No reader has seen these lesions.
+    Seven of ten levels that may bear a lesion get one, so large that it takes a share of the sac's depth drawn evenly up to
+    0.9. Half of the others lose height or signal and nothing of the sac, the rest are shown as they are; both count as normal.
+    The grade is that of the loss as measured on the image; with it stands what simulated readers would say of such a loss. No
+    reader has seen these lesions.
 
     Args:
         bases: Prepared study, real or simulated.
@@ -124,7 +130,7 @@ def _write_copy(base: _Base, out: Path, name: str, drawing: np.random.RandomStat
     if not plan:
         return None
     simulated = simulate_lesions(image, base.volume.affine, plan)
-    rows, targets = [], {}
+    rows, targets, discs = [], {}, {}
     path = f"volumes/{name}/{_ROLE}.nii"
     for entry in plan:
         level, loss = entry.site.level, simulated.losses[entry.site.level]
@@ -136,13 +142,16 @@ def _write_copy(base: _Base, out: Path, name: str, drawing: np.random.RandomStat
         target = Target(Condition.SPINAL_CANAL_STENOSIS, None, level)
         shares = reader_shares(target, loss.latent if entry.lesions else -np.inf)
         targets[target] = PreparedTarget(base.canals[level], severity_of_share(share), image=path, shares=shares)
+        grade = _GRADED_AS.get(drawn[level])
+        if base.case.degeneration and grade is not None and (grade == "normal" or share >= _LEAST_HERNIATION):
+            discs[level.label] = grade
         rows.append(_row(name, entry, drawn[level], loss))
     if not targets:
         return None
     _save(Volume(simulated.image.numpy(), base.volume.affine), base.canals, out / path)
     volumes = (PreparedVolume(path, _ROLE),)
-    case = PreparedCase(name, base.case.patient, volumes, discs=base.case.discs, canals=base.canals, targets=targets)
-    return case, rows
+    case = replace(base.case, case=name, volumes=volumes, canals=base.canals, targets=targets, degeneration=discs)
+    return replace(case, vertebrae={}, schmorl_nodes={}, estimated=()), rows
 
 
 def _planned(base: _Base, image: torch.Tensor, drawing: np.random.RandomState) -> tuple[list[LevelLesions], dict[Level, str]]:
@@ -150,13 +159,18 @@ def _planned(base: _Base, image: torch.Tensor, drawing: np.random.RandomState) -
     frames = frames_of(base.case.discs, base.canals)
     plan, drawn = [], {}
     for level in base.levels:
-        has_lesion, share = drawing.random_sample() < _WITH_LESION, drawing.uniform(0, _LARGEST_SHARE)
+        kind, share = drawing.random_sample(), drawing.uniform(0, _LARGEST_SHARE)
         lesions = np.random.RandomState(drawing.randint(2**31))
         try:
             site = base_site(image, base.volume.affine, frames[level], base.case.discs)
         except LevelsNotFoundError:
             continue
-        drawn[level], found = draw_lesions(lesions, site, share) if has_lesion else ("none", ())
+        family, found = "none", tuple[Lesion, ...]()
+        if kind < _WITH_LESION:
+            family, found = draw_lesions(lesions, site, share)
+        elif kind < _WITH_LESION + _WORN:
+            family, found = draw_lesions(lesions, site, 0.0, {"degeneration": 1.0})
+        drawn[level] = family if found else "none"
         plan.append(LevelLesions(site, found))
     return plan, drawn
 
