@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,6 +18,7 @@ from monai.transforms import MapTransform, Randomizable, SpatialResample
 from scipy.spatial.transform import Rotation
 
 from monai_spine.geometry import apply_affine, invert_affine
+from monai_spine.training.stored_volumes import stored_volume
 
 __all__ = ["LoadBodiesd", "LocalizerTargetd", "RandContrastRemapd", "RandViewd", "heatmaps"]
 
@@ -46,8 +46,8 @@ class LoadBodiesd(MapTransform):
         for key in self.key_iterator(result):
             labels = torch.zeros(image.shape, dtype=torch.uint8)
             if result[key]:
-                stored = nib.load(result[key])
-                source = MetaTensor(torch.as_tensor(np.asarray(stored.dataobj, np.float32))[None], torch.as_tensor(stored.affine))
+                stored = stored_volume(result[key])
+                source = MetaTensor(torch.as_tensor(np.asarray(stored.array, np.float32))[None], torch.as_tensor(stored.affine))
                 labels = self.resample(source, dst_affine=image.affine, spatial_size=image.shape[1:]).to(torch.uint8)
             result[key] = MetaTensor(_plain(labels), affine=image.affine)
         return result

@@ -103,9 +103,15 @@ def test_a_study_that_comes_twice_is_refused(tmp_path: Path) -> None:
         read_train(write_train(tmp_path, *[train_line(7)] * 3))
 
 
-@pytest.mark.parametrize("study", ["4003253.0", "4.29e9", "-3", "", "1_000", "007", "9" * 19])
+@pytest.mark.parametrize("study", ["4003253.0", "4.29e9", "-3", "1_000", "007", "9" * 19])
 def test_an_id_that_is_no_whole_number_is_refused(tmp_path: Path, study: str) -> None:
     with pytest.raises(TableError, match=rf"line 2: study_id '{study}' is not a whole number\. .*saved as floats"):
+        read_train(write_train(tmp_path, train_line(study)))
+
+
+@pytest.mark.parametrize("study", ["", "nan", "NaN", "null"])
+def test_an_id_that_is_missing_is_asked_for(tmp_path: Path, study: str) -> None:
+    with pytest.raises(TableError, match=rf"line 2: study_id '{study}' is not a whole number\. .*missing: give it in every row"):
         read_train(write_train(tmp_path, train_line(study)))
 
 
