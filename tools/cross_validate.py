@@ -170,6 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on with what is there.", file=sys.stderr)
+        return 130
     print(f"Everything is in {plan.place}")
     return 0
 

@@ -72,7 +72,7 @@ def _differences(there: Mapping[str, object], wanted: Mapping[str, object], of: 
     for key in sorted({*there, *wanted}):
         before, now = there.get(key), wanted.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from _differences(before, now, f"{key} of ")
+            yield from _differences(before, now, f"{of}{key} ")
         elif before != now:
             yield f"{of}{key} was {_shown(before)}, is {_shown(now)}"
 

@@ -180,7 +180,7 @@ def test_folds_test_on_every_study_once_and_validate_on_others(plan: Plan) -> No
 def test_a_folder_of_other_settings_is_refused_and_contenders_may_be_added(plan: Plan) -> None:
     write_down(plan)
     write_down(replace(plan, contenders=(*plan.contenders, *contenders_of(["ckan"], [2], bundles=[CANAL]))))
-    with pytest.raises(OutputError, match="other settings \\(settings\\)"):
+    with pytest.raises(OutputError, match=r'other settings: settings epochs was "1", is "2"\. Choose'):
         write_down(replace(plan, settings={"epochs": 2}))
 
 

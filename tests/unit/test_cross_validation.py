@@ -118,7 +118,7 @@ def test_runs_of_other_settings_are_not_mixed_but_bundles_and_folds_may_be_added
     with pytest.raises(OutputError, match=r'settings: arguments was nothing, is \["--epochs", "3"\]\. Choose another folder'):
         keep_settings(plan(tmp_path, arguments=("--epochs", "3")))
     with pytest.raises(
-        OutputError, match=r'overlays was nothing, is \[".*"\]; sha256 of .*ordinal\.json was nothing, is "\w{64}"\.'
+        OutputError, match=r'overlays was nothing, is \[".*"\]; sha256 .*ordinal\.json was nothing, is "\w{64}"\.'
     ):
         keep_settings(plan(tmp_path, overlays=(ORDINAL,)))
     with pytest.raises(OutputError, match=r'arguments was .*; test was nothing, is ".*prepared"\. Choose') as refused:
