@@ -51,12 +51,12 @@ def refuse_small_crop(network: nn.Module, shape: Sequence[Any]) -> None:
 
 def _refuse(network: nn.Module, channels: int, edges: Sequence[int], names: Sequence[str]) -> None:
     """Name the first axis that is too short where the others are not; what fails for another reason fails in the training."""
+    ample = [max(_AMPLE, edge) for edge in edges]
+    if not _sees(network, channels, ample):
+        return
     for axis, edge in enumerate(edges):
-        ample = [max(_AMPLE, other) for other in edges]
-        enough = (
-            size for size in range(edge, ample[axis] + 1) if _sees(network, channels, [*ample[:axis], size, *ample[axis + 1 :]])
-        )
-        least = next(enough, edge)
+        shapes = ([*ample[:axis], size, *ample[axis + 1 :]] for size in range(edge, ample[axis] + 1))
+        least = next((one[axis] for one in shapes if _sees(network, channels, one)), edge)
         if least > edge:
             raise ArchitectureError(
                 f"The network cannot see a crop of {' × '.join(map(str, edges))} voxels: along {names[axis]} it takes {least} at "

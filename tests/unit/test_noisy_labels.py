@@ -163,5 +163,5 @@ def test_the_tool_lists_what_was_exchanged_in_a_submission(tmp_path: Path, frequ
 
 
 def test_cleaning_without_a_table_says_who_writes_one() -> None:
-    with pytest.raises(TableError, match=r"Give --noisy_labels, which tools/find_noisy_labels.py writes"):
+    with pytest.raises(TableError, match=r"Give one with --noisy_labels; tools/find_noisy_labels.py writes it"):
         without_noise(items(), None)
