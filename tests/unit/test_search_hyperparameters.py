@@ -63,7 +63,7 @@ def test_a_search_goes_on_and_makes_again_what_was_cut_off(search: Quick) -> Non
 def test_a_folder_of_another_search_is_refused(search: Quick) -> None:
     run_search(search, 1, quiet=True)
     other = Quick(search.study, search.output, search.bundle, (), {"learning_rate": [0.1]})
-    with pytest.raises(OutputError, match=r"other settings \(space\)"):
+    with pytest.raises(OutputError, match=r"other settings: space learning_rate was .*, is \[0\.1\]"):
         run_search(other, 2, quiet=True)
 
 
