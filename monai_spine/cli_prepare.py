@@ -53,6 +53,9 @@ def prepare_rsna2024(
         prepared = rsna2024_prepare.prepare(data, output, options, on_study=on_study)
     for line in (*renewed_lines(prepared.renewed), *set_aside_lines(prepared.set_aside)):
         typer.echo(line, err=True)
+    if prepared.left and not quiet:
+        named = ", ".join(prepared.left[:5]) + (", …" if len(prepared.left) > 5 else "")
+        typer.echo(f"Of an earlier run, in no data list any more: {counted(len(prepared.left))} ({named})", err=True)
     if prepared.unmade and not quiet:
         typer.echo(f"Not made, as there are fewer patients than parts: {', '.join(prepared.unmade)} (of splits.csv)", err=True)
     pointless = f", {prepared.without_points} without any point (in no data list)" if prepared.without_points else ""

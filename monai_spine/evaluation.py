@@ -104,8 +104,9 @@ def studies_of_part(splits_path: Path | str, part: str) -> frozenset[str]:
     if column not in names:
         raise TableError(f"{part!r} is no part of {splits_path}. Give COLUMN=VALUE, with one of: {', '.join(names)}.")
     cells = table.cells[column]
-    if not value or value not in set(cells):
-        raise TableError(f"No study of {splits_path} has {part}. Choose from: {', '.join(sorted(set(cells) - {''}))}.")
+    if not value or value not in set(cells):  # a study may be in no part
+        there = ", ".join(f"{column}={name}" for name in sorted(set(cells) - {""}))
+        raise TableError(f"{part!r} is no part of {splits_path}. Choose from: {there}.")
     return frozenset(table.cells["study_id"][cells == value])
 
 
@@ -128,7 +129,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
             f"No label for {', '.join(absent)}: the score is not defined. The mean of the rest is {score.mean_of_parts:.6f}."
         )
     if score.ignored_rows:
-        lines.append(f"{score.ignored_rows} rows of the submission were ignored: the solution does not have their studies.")
+        lines.append(f"{score.ignored_rows} rows of the submission were ignored: their studies are not scored.")
     for condition in evaluation.calibration:
         lines += ["", *_calibration_lines(condition)]
     return "\n".join(lines)

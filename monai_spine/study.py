@@ -172,7 +172,8 @@ def _take(file: Path, instances: dict[str, Instance], wanted: frozenset[str]) ->
     if modality and modality not in wanted:
         return f"modality {modality}, not {' or '.join(sorted(wanted))}"
     if instance.sop_instance_uid in instances:
-        return f"the same instance as {instances[instance.sop_instance_uid].path.name}"
+        other = instances[instance.sop_instance_uid].path
+        return f"the same instance (SOPInstanceUID) as {other.parent.name}/{other.name}"
     instances[instance.sop_instance_uid] = instance
     return None
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,7 @@ class Prepared:
         renewed: Studies of an earlier run that were written anew, and what had changed.
         without_points: How many have their images written, but no point, and so are in no data list.
         unmade: Splits that need more patients: `fold`, `70_15_15`, `80_15_5`.
+        left: Studies of an earlier run that the tables do not have any more; their volumes stay, in no data list.
     """
 
     path: Path
@@ -90,6 +91,7 @@ class Prepared:
     renewed: Mapping[int, str] = field(default_factory=dict)
     without_points: int = 0
     unmade: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
     @property
     def report(self) -> Path:
@@ -125,13 +127,15 @@ def prepare(
         raise TableError(next(iter(strangers.values())))
     if options.corrections and not any(study.points for study in tables.studies):
         raise TableError(_NO_POINTS.format(data / POINTS_FILE))
+    listed = {str(study.study_id) for study in tables.studies} | {one.study for one in tables.set_aside}
+    left = _check_studies(out, data, listed)
     _forget_unfinished(out)
     reasons = {study.study_id: why_to_write(data, out, study) for study in tables.studies}
     waiting = [study for study in tables.studies if reasons[study.study_id] is not None]
     failed = list(_write_all(data, out, waiting, len(tables.studies), options, on_study))
     set_aside = (*tables.set_aside, *(SetAsideStudy(*stranger) for stranger in strangers.items()), *failed)
     prepared = _write_lists(data, out, tables.studies, set_aside, corrections=options.corrections)
-    return replace(prepared, renewed=_renewed(reasons, set_aside))
+    return replace(prepared, renewed=_renewed(reasons, set_aside), left=left)
 
 
 def _renewed(reasons: Mapping[int, str | None], set_aside: Sequence[SetAsideStudy]) -> dict[int, str]:
@@ -156,6 +160,18 @@ def _check_place(out: Path, data: Path, *, resume: bool) -> None:
         raise OutputFolderError(
             f"--output {out} is not empty. Choose another folder, or add --resume to go on with what is there."
         )
+
+
+def _check_studies(out: Path, data: Path, listed: Set[str]) -> tuple[str, ...]:
+    """Finished studies of an earlier run that these tables do not have; it is other data where they have none of them."""
+    finished = sorted(path.parent.name for path in (out / "volumes").glob(f"*/{COMPLETE}"))
+    left = tuple(study for study in finished if study not in listed)
+    if left and len(left) == len(finished):
+        raise OutputFolderError(
+            f"--output {out} holds {len(left)} finished studies, such as {left[0]}, and {data} has none of them: this is other "
+            "data. Choose another folder."
+        )
+    return left
 
 
 def _study_of(path: Path) -> object:

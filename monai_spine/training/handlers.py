@@ -193,15 +193,19 @@ class LastCheckpoint:
         path: File to write, such as `runs/last.pt`.
         contents: Everything with `state_dict` and `load_state_dict`: network, optimizer, scheduler, best model.
         resume: Go on from `path` if it is there; otherwise start at the beginning.
+        run: What tells this run from another one, such as its bundle and its data, besides where its best model goes.
 
     Raises:
-        WeightsError: `path` is that of a run that wrote its best model elsewhere: two runs share a folder.
+        WeightsError: `path` is that of another run: two share a folder.
     """
 
-    def __init__(self, path: Path | str, contents: Mapping[str, Any], *, resume: bool = False) -> None:
+    def __init__(
+        self, path: Path | str, contents: Mapping[str, Any], *, resume: bool = False, run: Sequence[object] = ()
+    ) -> None:
         self.path = Path(path)
         self.contents = dict(contents)
         self.resume = resume
+        self.run = run
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.restore)
@@ -223,8 +227,8 @@ class LastCheckpoint:
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         if state.get("run", self._run) != self._run:
             raise WeightsError(
-                f"{self.path} is of a run that writes {state['run']}, this one writes {self._run}. "
-                "Give each run an output_dir of its own, or the ckpt_path that it had."
+                f"{self.path} is of another run ({state['run']}) than this one ({self._run}). "
+                "Give each run an output_dir of its own, or go on with the bundle, dataset_dir and ckpt_path that it had."
             )
         for name, part in self.contents.items():
             lengths = {key: getattr(part, key) for key in _LENGTHS if hasattr(part, key)}
@@ -236,10 +240,10 @@ class LastCheckpoint:
         _log.info("going on from %s after epoch %d of %d", self.path, engine.state.epoch, engine.state.max_epochs)
 
     @property
-    def _run(self) -> str | None:
-        """What tells this run from another one in the same folder: where its best model goes, wherever the folders may move."""
-        best = self.contents.get("best")
-        return "/".join(best.path.absolute().parts[-2:]) if isinstance(best, BestModel) else None
+    def _run(self) -> str:
+        """The run in words; of its best model the last folder and name, as folders may move."""
+        best = [part for part in self.contents.values() if isinstance(part, BestModel)]
+        return ", ".join([*("/".join(one.path.absolute().parts[-2:]) for one in best), *(str(part) for part in self.run)])
 
 
 class LogLearningRate:

@@ -107,7 +107,9 @@ def test_one_fold_is_scored_alone(tmp_path: Path, splits: Path) -> None:
     assert part.score.score == evaluate_tables(solution, submission).score.score != whole.score.score
 
 
-@pytest.mark.parametrize(("part", "message"), [("fold", "0, 1"), ("fold=7", "0, 1"), ("patient=1", "70_15_15, fold")])
+@pytest.mark.parametrize(
+    ("part", "message"), [("fold", "fold=0, fold=1"), ("fold=7", "fold=0, fold=1"), ("patient=1", "70_15_15, fold")]
+)
 def test_a_part_that_is_none_is_refused(splits: Path, part: str, message: str) -> None:
     with pytest.raises(TableError, match=message):
         studies_of_part(splits, part)

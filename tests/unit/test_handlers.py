@@ -101,16 +101,18 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 
 
 def test_a_run_does_not_go_on_from_another_one_in_the_same_folder(tmp_path: Path) -> None:
-    def run(name: str, *, epochs: int) -> Engine:
+    def run(name: str, *, epochs: int, data: str = "fold_0") -> Engine:
         engine, network = Engine(lambda engine, batch: None), torch.nn.Linear(1, 1)
         contents = {"network": network, "best": BestModel(tmp_path / name, network, "loss")}
-        LastCheckpoint(tmp_path / "last.pt", contents, resume=True).attach(engine)
+        LastCheckpoint(tmp_path / "last.pt", contents, resume=True, run=(data,)).attach(engine)
         engine.run([0], max_epochs=epochs)
         return engine
 
     run("canal.pt", epochs=1)
-    with pytest.raises(WeightsError, match=r"canal\.pt, this one writes .*foramen\.pt.*output_dir"):
+    with pytest.raises(WeightsError, match=r"canal\.pt, fold_0\) than this one .*foramen\.pt, fold_0\).*output_dir"):
         run("foramen.pt", epochs=2)
+    with pytest.raises(WeightsError, match=r"canal\.pt, fold_1"):
+        run("canal.pt", epochs=2, data="fold_1")
     assert run("canal.pt", epochs=2).state.epoch == 2
 
 

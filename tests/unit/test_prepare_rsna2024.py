@@ -207,6 +207,22 @@ def test_a_folder_of_another_data_set_is_not_written_over(source: Path, whole: P
     assert contents(out) == contents(whole)
 
 
+def test_studies_that_the_tables_have_no_more_are_named_and_other_data_are_refused(
+    source: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    studies = sorted(path for path in (out / "volumes").iterdir() if path.is_dir())
+    shutil.copytree(studies[0], out / "volumes" / "9001")
+    assert prepare(source, out, PrepareOptions(resume=True)).left == ("9001",)
+    assert (out / "volumes" / "9001").is_dir()
+    for study in studies:
+        study.rename(study.with_name(f"9{study.name}"))
+    before = contents(out)
+    with pytest.raises(OutputError, match=r"finished studies, such as 9.* has none of them: this is other data"):
+        prepare(source, out, PrepareOptions(resume=True))
+    assert contents(out) == before
+
+
 def test_a_point_that_was_changed_since_is_checked_again(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(data, out)
