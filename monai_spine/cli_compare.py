@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,10 +49,6 @@ def compare(
 ) -> None:
     """Train architectures under one budget on one split, and write one table with its pictures. Goes on where it was stopped."""
     from monai_spine.comparison.contenders import ALL
-    from monai_spine.comparison.explained import explain_case
-    from monai_spine.comparison.report import write_comparison
-    from monai_spine.comparison.run import run_all
-    from monai_spine.console import progress_reporter
 
     if experiment is None and architectures is None:
         raise UsageError("Nothing to compare: give --architectures all, some names joined by commas, or --experiment.")
@@ -69,19 +66,25 @@ def compare(
         budget=budget,
         folder=bundles,
     )
-    with progress_reporter(quiet=quiet) as reporter:
-        plan, costs, left_out = run_all(plan, reporter, leave_out=names is not None and ALL in names)
-        reporter.step(1.0, "writing the report")
-        sheets = [
-            path
-            for case in explain or ()
-            for root in plan.bundles
-            for path in explain_case(plan, root, case, output / "explained")
-        ]
-        page = write_comparison(plan, costs, left_out=left_out, explained=sheets)
+    page = _compared(plan, explain or (), leave_out=names is not None and ALL in names, quiet=quiet)
     if not quiet:
         typer.echo(page.with_suffix(".md").read_text(encoding="utf-8"))
         typer.echo(page)
+
+
+def _compared(plan: Plan, explain: Sequence[str], *, leave_out: bool, quiet: bool) -> Path:
+    """Train what is not trained yet, and write the page."""
+    from monai_spine.comparison.explained import explain_case
+    from monai_spine.comparison.report import write_comparison
+    from monai_spine.comparison.run import run_all
+    from monai_spine.console import progress_reporter
+
+    with progress_reporter(quiet=quiet) as reporter:
+        plan, costs, left_out = run_all(plan, reporter, leave_out=leave_out)
+        reporter.step(1.0, "writing the report")
+        places = ((case, root) for case in explain for root in plan.bundles)
+        sheets = [path for case, root in places for path in explain_case(plan, root, case, plan.output / "explained")]
+        return write_comparison(plan, costs, left_out=left_out, explained=sheets)
 
 
 def _plan(
