@@ -54,7 +54,7 @@ def confusions(answers: Mapping[str, Answers], question: Question) -> Figure:
         axes.tick_params(labelsize=7)
 
     edge = 1.7 + 0.42 * len(names)
-    return _grid(answers, draw, size=(edge, edge - 0.5))
+    return _grid(answers, draw, size=(edge, edge))
 
 
 def reliabilities(answers: Mapping[str, Answers]) -> Figure:
@@ -89,7 +89,7 @@ def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="x", which="both", labelsize=8)
     axes.margins(x=0.2, y=0.15)
-    axes.legend(loc="best")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.grid(alpha=0.3, which="both")
     return figure
 
