@@ -46,7 +46,7 @@ class NotAnImageError(UnreadableInputError):
 
 
 class BrokenImageError(NotAnImageError):
-    """A DICOM file that is cut off or damaged, so that a slice may be missing."""
+    """A DICOM file that is cut off, damaged or not told from another, so that a slice may be missing."""
 
 
 def read_uids(path: Path) -> tuple[str, str] | None:

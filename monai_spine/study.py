@@ -171,9 +171,12 @@ def _take(file: Path, instances: dict[str, Instance], wanted: frozenset[str]) ->
     modality = instance.tags.modality
     if modality and modality not in wanted:
         return f"modality {modality}, not {' or '.join(sorted(wanted))}"
-    if instance.sop_instance_uid in instances:
-        other = instances[instance.sop_instance_uid].path
-        return f"the same instance (SOPInstanceUID) as {other.parent.name}/{other.name}"
+    known = instances.get(instance.sop_instance_uid)
+    if known is not None:
+        said = f"the same instance (SOPInstanceUID) as {known.path.parent.name}/{known.path.name}"
+        if known.series_instance_uid != instance.series_instance_uid:
+            raise BrokenImageError(f"{said}, which belongs to another series")
+        return said
     instances[instance.sop_instance_uid] = instance
     return None
 

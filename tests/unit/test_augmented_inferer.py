@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from monai_spine.augmented_inferer import AugmentedInferer, Look
+from monai_spine.branches import stacked
 
 SAGITTAL = {"size_mm": [16.0, 40.0, 20.0], "shape": [4, 40, 40]}
 """Voxels of 4, 1 and 0.5 mm."""
@@ -71,6 +72,27 @@ def test_the_answer_is_the_mean_probability_over_all_looks() -> None:
     wanted = torch.stack([torch.softmax(network(inferer.shown(crops(), look)), dim=1) for look in inferer.looks]).mean(dim=0)
     torch.testing.assert_close(torch.softmax(inferer(crops(), network), dim=1), wanted)
     assert float(wanted.std(dim=0).max()) > 0.01
+
+
+@pytest.mark.parametrize("look", [Look((0.0, 3.0, 0.0)), Look((4.0, 0.0, -2.0), mirrored=True), Look(rotation_deg=20)])
+def test_crops_of_several_series_are_each_moved_in_their_own_millimetres(look: Look) -> None:
+    """Put together and shown is shown and put together."""
+    axial = {"size_mm": [40.0, 20.0, 16.0], "shape": [40, 40, 4]}
+    together = {key: [SAGITTAL[key], axial[key]] for key in SAGITTAL}
+    one, other = torch.rand(2, 1, 1, 4, 40, 40), torch.rand(2, 1, 1, 40, 40, 4)
+    pair = lambda first, second: torch.tensor(stacked([first[0, 0].numpy(), second[0, 0].numpy()], together["shape"]))[None]  # noqa: E731
+    shown = AugmentedInferer(together).shown(pair(one[0], other[0]), look)
+    each = [AugmentedInferer(crop).shown(crops[0], look) for crop, crops in ((SAGITTAL, one), (axial, other))]
+    torch.testing.assert_close(shown, pair(*each))
+
+
+def test_a_missing_crop_of_several_stays_missing() -> None:
+    together = {"size_mm": [SAGITTAL["size_mm"]] * 2, "shape": [SAGITTAL["shape"]] * 2}
+    images = torch.rand(1, 2, 4, 40, 40)
+    images[0, 1] = torch.nan
+    shown = AugmentedInferer(together).shown(images, Look(shift_mm=(1.0, 1.0, 1.0), rotation_deg=5.0))
+    assert shown[0, 1].isnan().all()
+    assert not shown[0, 0].isnan().any()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.transforms import LoadImaged
+from monai.utils.enums import MetaKeys
 
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Severity
 from monai_spine.errors import TableError, UnreadableInputError
@@ -19,7 +22,7 @@ from monai_spine.training.branch_crops import BranchCrops
 from monai_spine.training.branch_items import branch_items
 from monai_spine.training.datalists import grading_items
 from monai_spine.training.grading_crops import GradingCrops, items_of
-from monai_spine.training.stored_volumes import stored_grid, stored_volume
+from monai_spine.training.stored_volumes import LoadScand, stored_grid, stored_volume
 
 CANAL = Condition.SPINAL_CANAL_STENOSIS
 TARGET = next(target for target in TARGETS if target.condition is CANAL)
@@ -83,6 +86,20 @@ def test_a_volume_that_cannot_be_used_is_named_with_its_remedy(folder: Path, nam
     roles = ["sagittal_t2", "axial_t2"]
     with pytest.raises(UnreadableInputError, match=wanted):
         BranchCrops(branch_items(read_datalist(folder), "training", CANAL, roles), {**CROP, **twice, "role": roles})
+    with pytest.raises(UnreadableInputError, match=wanted):
+        LoadScand("image")({"image": folder / "volumes/a/sagittal_t2_1.nii.gz"})
+
+
+@pytest.mark.filterwarnings("ignore:NvImgCodec:UserWarning")
+def test_a_scan_is_loaded_as_monai_loads_it(folder: Path) -> None:
+    mine = LoadScand("image")({"image": folder / NAME})["image"]
+    load = LoadImaged("image", reader="NibabelReader", image_only=True, ensure_channel_first=True)
+    theirs = load({"image": folder / NAME})["image"]
+    assert np.array_equal(mine, theirs)
+    assert mine.dtype == torch.float32
+    for key in (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE):
+        assert np.array_equal(mine.meta[key], theirs.meta[key]), key
+    assert mine.meta["filename_or_obj"] == theirs.meta["filename_or_obj"]
 
 
 def test_a_volume_is_read_as_it_is_stored(folder: Path) -> None:

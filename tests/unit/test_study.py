@@ -73,6 +73,14 @@ def test_the_same_instance_twice_counts_once(tmp_path: Path) -> None:
         assert study.set_aside[0].reason.startswith("the same instance (SOPInstanceUID) as ")
 
 
+def test_an_instance_that_two_series_have_may_be_a_missing_slice(tmp_path: Path) -> None:
+    write_slice(tmp_path / "a.dcm", SOPInstanceUID="7.7", SeriesInstanceUID="1.1")
+    write_slice(tmp_path / "b.dcm", SOPInstanceUID="7.7", SeriesInstanceUID="1.2")
+    with open_study(tmp_path) as study:
+        assert study.set_aside[0].is_broken
+        assert study.set_aside[0].reason.endswith("a.dcm, which belongs to another series")
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_headers_read_alike_in_every_byte_order(tmp_path: Path, syntax: str) -> None:
     write_slice(tmp_path / "a.dcm", syntax=syntax, EchoTime=12.5, SeriesDescription="SAG T1", SpecificCharacterSet="ISO_IR 100")
