@@ -17,14 +17,15 @@ CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "spinal_canal_stenos
 def train(prepared: Path, out: Path, *, processes: int) -> dict[str, torch.Tensor]:
     """Train two epochs of one full batch without chance, and give back the last state.
 
-    Plain gradient descent, as Adam's first steps follow the sign of gradients that are zero but for rounding.
+    Plain gradient descent, as Adam's first steps follow the sign of gradients that are zero but for rounding; in float32, as
+    bfloat16 rounds a batch and its halves differently.
     """
     files = [str(CONFIGS / "train.json"), *([str(CONFIGS / "multi_gpu_train.json")] if processes > 1 else [])]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, "-m", "monai.bundle", "run", "training", "--config_file", str(files)]
     changes = {"dataset_dir": prepared, "output_dir": out, "ckpt_path": out / "model.pt", "epochs": 2}
     changes |= {"limit": 8, "batch_size": 8, "dropout": 0.0, "jitter": "{}", "train#preprocessing": "@validate#preprocessing"}
-    changes |= {"optimizer#_target_": "torch.optim.SGD", "learning_rate": 0.02}
+    changes |= {"optimizer#_target_": "torch.optim.SGD", "learning_rate": 0.02, "train#inferer#_target_": "SimpleInferer"}
     arguments = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
