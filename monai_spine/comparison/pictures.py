@@ -21,10 +21,13 @@ from monai_spine.training.grading_pictures import draw_confusion
 __all__ = ["confusions", "costs", "learning_curves", "reliabilities"]
 
 _COLUMNS = 4
+_USUAL, _HEADROOM = 0.95, 1.3
 
 
 def learning_curves(epochs: Mapping[str, Sequence[pd.DataFrame]], metric: str) -> Figure:
     """Loss of training and a figure of validation over the epochs, one plot per contender and one line per run.
+
+    A few values far above all others leave the picture, so that they do not press the rest flat.
 
     Args:
         epochs: By contender, the tables of `EpochRecord`.
@@ -41,6 +44,10 @@ def learning_curves(epochs: Mapping[str, Sequence[pd.DataFrame]], metric: str) -
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     figure = _grid(epochs, draw, size=(2.9, 2.4), sharey=True)
+    values = pd.concat([table[["mean_train_loss", metric]] for tables in epochs.values() for table in tables]).to_numpy(float)
+    highest = _HEADROOM * float(np.nanquantile(values, _USUAL))
+    if np.nanmax(values) > highest > 0:
+        figure.axes[0].set_ylim(top=highest)
     figure.supylabel(f"loss of training, {metric.removeprefix('validation_').replace('_', ' ')} of validation", fontsize=9)
     return figure
 

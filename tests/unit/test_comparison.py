@@ -19,6 +19,7 @@ from monai_spine.comparison.answers import Answers, SaveAnswers, read_answers
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import cost_of
 from monai_spine.comparison.experiments import find_experiment
+from monai_spine.comparison.pictures import learning_curves
 from monai_spine.comparison.plan import Plan, parsed_config, steps_of, write_down
 from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.run import run_all
@@ -217,3 +218,12 @@ def test_experiments_say_what_their_documents_state() -> None:
     assert found.architectures["vgg16"] == {"crop#whole": True, "crop#marker_mm": 4.0, "batch_size": 16}
     assert json.loads(found.path.read_text())["plateau_factor"] == 0.75
     assert found.shares == (0.7, 0.15, 0.15)
+
+
+def test_one_wild_epoch_does_not_press_the_learning_curves_flat() -> None:
+    falling = np.linspace(1.0, 0.5, 40)
+    calm = pd.DataFrame({"epoch": range(1, 41), "mean_train_loss": falling, "validation_loss": falling + 0.1})
+    wild = calm.assign(validation_loss=calm["validation_loss"].where(calm["epoch"] != 2, 50.0))
+    calm_top, wild_top = (learning_curves({"cnn 2D": [one]}, "validation_loss").axes[0].get_ylim()[1] for one in (calm, wild))
+    assert wild_top == pytest.approx(1.3 * 1.05, abs=0.1)
+    assert calm_top < wild_top < 2
