@@ -163,7 +163,8 @@ def _figures(plan: Plan, found: Found, means: pd.DataFrame) -> dict[str, tuple[F
             if run.bundle == root and run.epochs.is_file():
                 tables.setdefault(run.contender.label, []).append(pd.read_csv(run.epochs))
         metric = "validation_log_loss" if "validation_log_loss" in next(iter(tables.values()))[0] else "validation_loss"
-        made[f"learning_{root.name}"] = learning_curves(tables, metric), "One line per fold and seed; what leaves the picture lies far above the rest."
+        caption = "One line per fold and seed; what leaves the picture lies far above."
+        made[f"learning_{root.name}"] = learning_curves(tables, metric), caption
     return made
 
 
