@@ -25,7 +25,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 clean:
 	rm -rf $(VENV) demo
