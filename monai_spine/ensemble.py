@@ -10,16 +10,19 @@ import torch
 __all__ = ["Ensemble", "joined_state", "mean_logits"]
 
 
-def mean_logits(answers: torch.Tensor) -> torch.Tensor:
+def mean_logits(answers: torch.Tensor, heads: list[int] | None = None) -> torch.Tensor:
     """Logits whose softmax is the mean of the answers' probabilities.
 
     Args:
         answers: Logits (K, B, C) of K answers to the same batch.
+        heads: How many of the C classes each question has, where there are several: each has a softmax of its own.
 
     Returns:
         (B, C), the logarithms of the mean probabilities.
     """
-    return torch.logsumexp(torch.log_softmax(answers, dim=2), dim=0) - math.log(answers.shape[0])
+    parts = torch.split(answers, [answers.shape[2]] if heads is None else heads, dim=2)
+    means = [torch.logsumexp(torch.log_softmax(part, dim=2), dim=0) for part in parts]
+    return torch.cat(means, dim=1) - math.log(answers.shape[0])
 
 
 class Ensemble(torch.nn.Module):
@@ -33,12 +36,13 @@ class Ensemble(torch.nn.Module):
 
     Args:
         members: Each an instance of its own.
+        heads: As in `mean_logits`.
 
     Raises:
         ValueError: There is no member, or one stands twice, as `"@member"` in a config would make it.
     """
 
-    def __init__(self, members: Sequence[torch.nn.Module]) -> None:
+    def __init__(self, members: Sequence[torch.nn.Module], *, heads: Sequence[int] | None = None) -> None:
         super().__init__()
         if not members or len({id(member) for member in members}) < len(members):
             raise ValueError(
@@ -46,10 +50,11 @@ class Ensemble(torch.nn.Module):
                 f'{len({id(member) for member in members})} differ. In a config write "%member", which copies, not "@member".'
             )
         self.members = torch.nn.ModuleList(members)
+        self.heads = None if heads is None else list(heads)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) whose softmax is the mean of the members' probabilities."""
-        return mean_logits(torch.stack([member(image) for member in self.members]))
+        return mean_logits(torch.stack([member(image) for member in self.members]), self.heads)
 
 
 def joined_state(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

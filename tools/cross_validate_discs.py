@@ -8,7 +8,8 @@
 
 The folder of localisers holds fold_0 … fold_4, each with localizer.pt, namer.pt and refiner.pt of `tools/evaluate_localizer.py`,
 which never saw that fold's pictures. With --lesions a training also learns from lesions simulated on the discs of its own
-pictures. What stands after -- goes to every training; each is validated once, after its last epoch.
+pictures. With --members several networks of a fold, each from a seed of its own, answer as one. What stands after -- goes to
+every training; each is validated once, after its last epoch.
 What is finished stays. Written are answers.csv, one row per graded structure, and report.json.
 """
 
@@ -32,6 +33,7 @@ from localizer_evaluation.pictures import looked_at
 
 from monai_spine.crops import CropSpec
 from monai_spine.degeneration import DEGENERATION, HEADS, DegenerationGrader
+from monai_spine.ensemble import Ensemble, joined_state
 from monai_spine.studies.folds import patient_folds, write_splits
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.training.bundle_runs import interruptible
@@ -44,8 +46,8 @@ ANSWERS = [f"{head} {name}" for head, names in HEADS.items() for name in names]
 """Columns of logits; after them the labels, one for each head."""
 
 
-def train(data: list[str], output: Path, overlays: list[str], arguments: list[str]) -> Path:
-    """Train one fold on some prepared folders where that is not done; gives its weights."""
+def train(data: list[str], output: Path, overlays: list[str], seed: int, arguments: list[str]) -> Path:
+    """Train one network of a fold on some prepared folders where that is not done; gives its weights."""
     weights, config = output / "model.pt", find_bundle(DEGENERATION).root / "configs" / "train.json"
     if not (output / "done").is_file():
         places = [
@@ -57,6 +59,8 @@ def train(data: list[str], output: Path, overlays: list[str], arguments: list[st
             str(weights),
             "--val_interval",
             "@epochs",
+            "--seed",
+            str(seed),
         ]
         files = repr([str(config), *overlays])
         with interruptible():
@@ -67,13 +71,14 @@ def train(data: list[str], output: Path, overlays: list[str], arguments: list[st
     return weights
 
 
-def grader_of(weights: Path, overlays: list[str]) -> DegenerationGrader:
-    """The bundle with the network of its overlays and the weights of a fold."""
+def grader_of(weights: list[Path], overlays: list[str]) -> DegenerationGrader:
+    """The bundle with the network of its overlays and the weights of a fold; with several of them, an ensemble."""
     bundle = find_bundle(DEGENERATION)
     parser = ConfigParser()
     parser.read_config([str(bundle.root / "configs" / "train.json"), *overlays])
-    network = parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load(weights, weights_only=True))
+    parser["members"] = ["%network_def"] * len(weights)
+    network = Ensemble(parser.get_parsed_content("members"), heads=[len(names) for names in HEADS.values()]).eval()
+    network.load_state_dict(joined_state([torch.load(path, weights_only=True) for path in weights]))
     return DegenerationGrader(bundle, CropSpec.from_config(parser["crop"]), network)
 
 
@@ -129,6 +134,7 @@ def main() -> None:
     parser.add_argument("--overlay", action="append", default=[], help="config that is laid over train.json")
     parser.add_argument("--lesions", type=Path, help="what `monai-spine prepare lesions` made of the pictures")
     parser.add_argument("--share", type=float, default=1.0, help="of the pictures of each training")
+    parser.add_argument("--members", type=int, default=1, help="networks of each fold")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("arguments", nargs="*", help="of all trainings, after --")
     options = parser.parse_args()
@@ -147,7 +153,10 @@ def main() -> None:
             copies = [case.case for case in lesions.cases if case.patient in few]
             write_splits(lesions, folder / "lesions", splits={"training": copies, "validation": []})
             data.append(str(folder / "lesions"))
-        grader = grader_of(train(data, folder, options.overlay, options.arguments), options.overlay)
+        weights = [
+            train(data, folder / f"member_{seed}", options.overlay, seed, options.arguments) for seed in range(options.members)
+        ]
+        grader = grader_of(weights, options.overlay)
         items = degeneration_items(folder, "validation", role=grader.spec.role)
         levels = options.levels or options.output / "levels"
         for case in sorted(held_out):

@@ -41,8 +41,17 @@ def test_the_weights_of_members_become_those_of_the_ensemble_that_a_config_names
     torch.testing.assert_close(ensemble(image), mean_logits(torch.stack([one(image) for one in members])))
 
 
-def test_it_can_be_exported() -> None:
-    ensemble = Ensemble([member(0), member(1)]).eval()
+def test_each_head_has_probabilities_of_its_own() -> None:
+    members = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 5)) for _ in range(2)]
+    answer = Ensemble(members, heads=[3, 2])(IMAGES)
+    for head in (slice(0, 3), slice(3, 5)):
+        mean = torch.stack([torch.softmax(one(IMAGES)[:, head], dim=1) for one in members]).mean(dim=0)
+        torch.testing.assert_close(torch.softmax(answer[:, head], dim=1), mean)
+
+
+@pytest.mark.parametrize("heads", [None, [1, 2]])
+def test_it_can_be_exported(heads: list[int] | None) -> None:
+    ensemble = Ensemble([member(0), member(1)], heads=heads).eval()
     torch.testing.assert_close(torch.jit.script(ensemble)(IMAGES), ensemble(IMAGES))
 
 
