@@ -45,7 +45,7 @@ from cross_validation.checks import refuse_unfit, true_labels
 from cross_validation.head import HeadPlan, comparison, head_predictions, run_heads
 from cross_validation.held_out import averaged, fitted_temperatures, member_tables, with_temperature, write_test_report
 from cross_validation.report import write_report
-from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, said_of, steps
+from cross_validation.runs import Plan, folds_of, hold_out, keep_settings, perform, said_of, split_arguments, steps
 from cross_validation.shipping import ship
 
 from monai_spine.console import progress_reporter
@@ -142,7 +142,7 @@ def _values(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given, passed_on = _split(list(sys.argv[1:] if arguments is None else arguments))
+    given, passed_on = split_arguments(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     chosen = parser.parse_args(given)
     try:
@@ -208,12 +208,6 @@ def conclude(plan: Plan, solution: Path | None = None, *, ship_to: Path | None =
         print(f"Bundles for `monai-spine analyze --bundles {ship_to}`:")
         print("\n".join(f"- {condition}: {one.expected_risk:.4f}. {one.meaning}" for condition, one in referrals.items()))
     return table
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What is meant for this tool, and what stands after the first --."""
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:at], arguments[at + 1 :]
 
 
 def _share(text: str) -> float:

@@ -29,6 +29,7 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cross_validation.runs import split_arguments
 from localizer_evaluation.pictures import looked_at
 
 from monai_spine.crops import CropSpec
@@ -136,8 +137,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the pictures of each training")
     parser.add_argument("--members", type=int, default=1, help="networks of each fold")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("arguments", nargs="*", help="of all trainings, after --")
-    options = parser.parse_args()
+    given, passed_on = split_arguments(sys.argv[1:])
+    options = parser.parse_args(given)
     torch.set_num_threads(1)
     whole, rows = read_datalist(options.data), []
     for number, held_out in enumerate(patient_folds(whole.cases)):
@@ -153,9 +154,7 @@ def main() -> None:
             copies = [case.case for case in lesions.cases if case.patient in few]
             write_splits(lesions, folder / "lesions", splits={"training": copies, "validation": []})
             data.append(str(folder / "lesions"))
-        weights = [
-            train(data, folder / f"member_{seed}", options.overlay, seed, options.arguments) for seed in range(options.members)
-        ]
+        weights = [train(data, folder / f"member_{seed}", options.overlay, seed, passed_on) for seed in range(options.members)]
         grader = grader_of(weights, options.overlay)
         items = degeneration_items(folder, "validation", role=grader.spec.role)
         levels = options.levels or options.output / "levels"

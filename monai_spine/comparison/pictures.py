@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from sklearn.metrics import confusion_matrix
 
 from monai_spine.comparison.answers import Answers
@@ -92,12 +92,13 @@ def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
         place = float(row["inference_ms"]), float(row[figure_key])
         axes.annotate(str(row["contender"]), place, xytext=(6, 6), textcoords="offset points", fontsize=7)
     axes.set(xscale="log", xlabel="milliseconds for one crop (median)", ylabel=title)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="both", labelsize=8)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.2, y=0.15)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    axes.grid(alpha=0.3, which="both")
+    if kind.nunique() > 1:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.grid(alpha=0.3)
     return figure
 
 

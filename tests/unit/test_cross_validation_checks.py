@@ -16,6 +16,7 @@ from monai_spine.studies.rsna2024 import StudyLabels, write_train_tables
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import cross_validate
+from cross_validation.runs import split_arguments
 
 CANAL = GRADERS[Condition.SPINAL_CANAL_STENOSIS]
 ORDINAL = str(Path(__file__).parents[2] / "configs" / "training" / "ordinal.json")
@@ -87,3 +88,9 @@ def test_what_could_not_be_ended_is_not_begun(
 def test_what_can_be_ended_is_begun(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--solution", "train.csv", "--overlays", ORDINAL, "--ship", "shipped", "--head", "answers") == 2
     assert capsys.readouterr().err.endswith("Error: the training has begun\n")
+
+
+def test_what_stands_after_two_dashes_goes_to_the_trainings() -> None:
+    given = ["work/pictures", "--members", "5", "--", "--epochs", "9", "--", "x"]
+    assert split_arguments(given) == (["work/pictures", "--members", "5"], ["--epochs", "9", "--", "x"])
+    assert split_arguments(given[:3]) == (given[:3], [])

@@ -32,12 +32,20 @@ __all__ = [
     "keep_settings",
     "perform",
     "said_of",
+    "split_arguments",
     "steps",
 ]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAVE = CONFIGS / "training" / "save_predictions.json"
 AUGMENT = CONFIGS / "training" / "test_time_augmentation.json"
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is meant for a tool, and what stands after the first --, which goes to the bundles' commands."""
+    given = list(arguments)
+    at = given.index("--") if "--" in given else len(given)
+    return given[:at], given[at + 1 :]
 
 
 @dataclass(frozen=True)
