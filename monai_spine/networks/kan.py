@@ -102,10 +102,15 @@ class SplineLinear(nn.Module):
 
 
 def ckan(field: Field, in_channels: int, dropout_prob: float) -> Trunk:
-    """The convolutions of `mcnn`, a linear layer and a spline-linear layer; the head is the second of these. Document 000."""
+    """The convolutions of `mcnn`, a linear layer and a spline-linear layer; the head is the second of these. Document 000.
+
+    The linear layer's outputs are normalised, which the document does not say: otherwise they leave the grid as training goes on,
+    and each time that it follows them the loss leaps up.
+    """
     maps = mcnn_maps(field, in_channels)
     linear = nn.Linear(128 * math.prod(field.last), 256)
-    return Trunk(nn.Sequential(maps, nn.Flatten(1), linear, nn.Dropout(dropout_prob), SplineLinear(256, 64)), 64)
+    dropout = nn.Dropout(dropout_prob)
+    return Trunk(nn.Sequential(maps, nn.Flatten(1), linear, nn.LayerNorm(256), dropout, SplineLinear(256, 64)), 64)
 
 
 def _with_ends(grid: torch.Tensor, order: int) -> torch.Tensor:
