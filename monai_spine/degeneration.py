@@ -149,7 +149,7 @@ def load_degeneration(folder: Path | str | None = None, device: str = "cpu") -> 
 
 def _stretch(levels: Levels) -> float:
     """How many times as far apart the discs of this column lie as an adult's."""
-    places = np.array([level.disc_ras_mm for level in levels.levels])
+    places = np.array([level.disc_ras_mm for level in levels.levels]).reshape(-1, 3)
     steps = np.diff([list(Level).index(level.level) for level in levels.levels])
     gaps = np.linalg.norm(np.diff(places, axis=0), axis=1) / steps
     return float(np.mean(gaps)) / DISC_SPACING_MM if len(gaps) else 1.0

@@ -93,6 +93,10 @@ def test_what_lies_outside_of_the_picture_is_left_out() -> None:
     assert Level.L5_S1 not in [one.structure for one in found]
 
 
+def test_where_no_level_was_found_nothing_is_graded() -> None:
+    assert grader(StandIn(), constant(*[0.0] * 8))(ruled_picture(1.0)[0], Levels((), ())) == ()
+
+
 def test_a_rare_grade_is_called_where_the_bundle_weighs_it() -> None:
     logits = np.log([0.3, 0.3, 0.25, 0.15, 0.5, 0.5, 0.5, 0.5]).tolist()
     bare = grader(StandIn(), constant(*logits))(*ruled_picture(1.0))[0]
