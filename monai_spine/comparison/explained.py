@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from monai_spine.anatomy import Severity
+from monai_spine.anatomy import TARGETS, Level, Severity, Vertebra
 from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.plan import Plan, Run, parsed_config
 from monai_spine.comparison.questions import Question, questions_of
@@ -27,6 +27,7 @@ __all__ = ["explain_case", "split_case"]
 
 Array = npt.NDArray[np.float32]
 _CHANNELS = 8
+_LABELS: Mapping[str, str] = {one.slug: one.label for one in (*TARGETS, *Level, *Vertebra, *Severity)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> list[Path]:
         name = f"{case}_{target}_{contender.slug}"
         files += [_save(_feature_sheet(network, image, contender, looks[shown[0].name][-1].axis), out / f"features_{name}.png")]
         files += [_save(_filter_sheet(network, contender), out / f"filters_{contender.slug}.png")]
-    title = f"{case}, {(target or '').replace('_', ' ')}"
+    title = f"{case}, {_spoken(target or '')}"
     sheets = [
         _save(_cam_sheet(found, f"{title}: {name}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png")
         for name, found in looks.items()
@@ -159,8 +160,13 @@ def _look(
     _, seen = seen_by(network, image)
     heat = class_activation(network, image, first + called)
     axis, edges, axial = _frame(network, dataset, example["target"])
-    say = f"{answers[called]} {100 * float(shares[called]):.0f} %"
-    return _Look(run.contender.label, seen[0, 0].cpu().numpy(), heat, say, true, answers[called] == true, axis, edges, axial)
+    say, right = f"{_spoken(answers[called])} {100 * float(shares[called]):.0f} %", answers[called] == true
+    return _Look(run.contender.label, seen[0, 0].cpu().numpy(), heat, say, _spoken(true), right, axis, edges, axial)
+
+
+def _spoken(slug: str) -> str:
+    """What a target or an answer is called in titles."""
+    return _LABELS.get(slug, slug.replace("_", " "))
 
 
 def _frame(network: torch.nn.Module, dataset: Any, target: str) -> tuple[int, tuple[float, float], bool]:
@@ -187,7 +193,7 @@ def _cam_sheet(looks: Sequence[_Look], title: str) -> Figure:
             axes = figure.add_subplot(len(looks), columns, row * columns + column + 1)
             draw_slice(axes, plane, look.edges_mm, axial=look.axial, heat=heat)
             said = f"{look.contender}: {look.called}\ntrue: {look.true}" if column == 0 else name
-            axes.set_title(said.replace("_", " "), fontsize=7, color="black" if look.right or column else "crimson")
+            axes.set_title(said, fontsize=7, color="black" if look.right or column else "crimson")
     return figure
 
 
