@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
+from monai_spine.networks.architectures import build_network
 from monai_spine.networks.kan import SplineLinear
 
 
@@ -116,3 +117,15 @@ def test_a_grid_follows_in_mixed_precision_with_all_its_digits() -> None:
 def test_a_layer_without_a_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 interval and order 1, got 0 and 3"):
         SplineLinear(2, 2, intervals=0)
+
+
+def test_what_the_splines_of_ckan_are_given_keeps_its_scale_however_large_the_weights_before_them() -> None:
+    network = build_network("ckan", shape=[32, 32], spatial_dims=2, out_channels=3, dropout_prob=0.0).eval()
+    seen: list[torch.Tensor] = []
+    spline = next(module for module in network.modules() if isinstance(module, SplineLinear))
+    spline.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    linear = next(module for module in network.modules() if isinstance(module, torch.nn.Linear))
+    with torch.no_grad():
+        linear.weight *= 50
+        network(torch.rand(2, 1, 32, 32))
+    torch.testing.assert_close(seen[0].std(dim=1, correction=0), torch.ones(2), rtol=0.01, atol=0.0)
