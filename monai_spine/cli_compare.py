@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,8 +83,9 @@ def _compared(plan: Plan, explain: Sequence[str], *, leave_out: bool, quiet: boo
     with progress_reporter(quiet=quiet) as reporter:
         plan, costs, left_out = run_all(plan, reporter, leave_out=leave_out)
         reporter.step(1.0, "writing the report")
-        places = ((case, root) for case in explain for root in plan.bundles)
-        sheets = [path for case, root in places for path in explain_case(plan, root, case, plan.output / "explained")]
+        sheets: dict[Path, str] = {}
+        for case, root in product(explain, plan.bundles):
+            sheets |= explain_case(plan, root, case, plan.output / "explained")
         return write_comparison(plan, costs, left_out=left_out, explained=sheets)
 
 

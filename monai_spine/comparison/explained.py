@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from monai_spine.anatomy import TARGETS, Level, Severity, Vertebra
+from monai_spine.anatomy import Severity
 from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.plan import Plan, Run, parsed_config
-from monai_spine.comparison.questions import Question, questions_of
+from monai_spine.comparison.questions import Question, questions_of, spoken
 from monai_spine.errors import TableError, WeightsError
 from monai_spine.explain import class_activation, feature_maps, first_filters, seen_by
 from monai_spine.studies.prepared import read_datalist
@@ -27,7 +27,6 @@ __all__ = ["explain_case", "split_case"]
 
 Array = npt.NDArray[np.float32]
 _CHANNELS = 8
-_LABELS: Mapping[str, str] = {one.slug: one.label for one in (*TARGETS, *Level, *Vertebra, *Severity)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def split_case(text: str) -> tuple[str, str | None]:
     return case, target or None
 
 
-def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> list[Path]:
+def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> dict[Path, str]:
     """Write the sheets of one case, each contender with the weights of the fold that held the case out (first seed).
 
     Args:
@@ -72,7 +71,7 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> list[Path]:
         out: Folder.
 
     Returns:
-        Files, Grad-CAM first.
+        Captions of the files, Grad-CAM first.
 
     Raises:
         TableError: No fold's test has this case or target.
@@ -83,7 +82,7 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> list[Path]:
     questions = questions_of(bundle.name)
     shown = questions_of(bundle.name, plan.questions)
     looks: dict[str, list[_Look]] = {question.name: [] for question in shown}
-    files: list[Path] = []
+    others: dict[Path, str] = {}
     for contender in plan.contenders:
         run = Run(plan, bundle, contender, fold, plan.seeds[0])
         network, dataset, parser = _loaded(run, case)
@@ -92,15 +91,19 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> list[Path]:
         severities = parser.get("severities")
         for question in shown:
             looks[question.name].append(_look(run, network, image, example, (question, questions), severities, dataset))
-        name = f"{case}_{target}_{contender.slug}"
-        files += [_save(_feature_sheet(network, image, contender, looks[shown[0].name][-1].axis), out / f"features_{name}.png")]
-        files += [_save(_filter_sheet(network, contender), out / f"filters_{contender.slug}.png")]
-    title = f"{case}, {_spoken(target or '')}"
-    sheets = [
-        _save(_cam_sheet(found, f"{title}: {name}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png")
+        maps = _feature_sheet(network, image, contender, looks[shown[0].name][-1].axis)
+        others[_save(maps, out / f"features_{case}_{target}_{contender.slug}.png")] = (
+            f"{contender.label}: what its first, a middle and its last convolution make of this crop."
+        )
+        filters = _filter_sheet(network, contender)
+        others[_save(filters, out / f"filters_{contender.slug}.png")] = f"{contender.label}: filters of its first convolution."
+    title = f"{case}, {spoken(target or '')}"
+    caption = f"{title}. The redder, the more Grad-CAM says that the answer rests on it; in red what was called wrong."
+    sheets = {
+        _save(_cam_sheet(found, f"{title}: {name}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png"): caption
         for name, found in looks.items()
-    ]
-    return [*sheets, *files]
+    }
+    return sheets | others
 
 
 def _fold_of(plan: Plan, case: str) -> int:
@@ -160,13 +163,8 @@ def _look(
     _, seen = seen_by(network, image)
     heat = class_activation(network, image, first + called)
     axis, edges, axial = _frame(network, dataset, example["target"])
-    say, right = f"{_spoken(answers[called])} {100 * float(shares[called]):.0f} %", answers[called] == true
-    return _Look(run.contender.label, seen[0, 0].cpu().numpy(), heat, say, _spoken(true), right, axis, edges, axial)
-
-
-def _spoken(slug: str) -> str:
-    """What a target or an answer is called in titles."""
-    return _LABELS.get(slug, slug.replace("_", " "))
+    say, right = f"{spoken(answers[called])} {100 * float(shares[called]):.0f} %", answers[called] == true
+    return _Look(run.contender.label, seen[0, 0].cpu().numpy(), heat, say, spoken(true), right, axis, edges, axial)
 
 
 def _frame(network: torch.nn.Module, dataset: Any, target: str) -> tuple[int, tuple[float, float], bool]:
@@ -220,7 +218,7 @@ def _feature_sheet(network: torch.nn.Module, image: torch.Tensor, contender: Con
         strongest = np.argsort(-values.reshape(len(values), -1).std(axis=1), kind="stable")[:_CHANNELS]
         for column, channel in enumerate(sorted(strongest)):
             axes = figure.add_subplot(len(maps), _CHANNELS, row * _CHANNELS + column + 1)
-            axes.imshow(_flat(values[channel], axis).T, cmap="viridis", origin="lower")
+            axes.imshow(_flat(values[channel], axis)[::-1].T, cmap="viridis", origin="lower")
             axes.set_axis_off()
             axes.set_title(f"{name}\nof {len(values)}: {channel}" if column == 0 else str(channel), fontsize=6)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from sklearn.metrics import confusion_matrix
 
 from monai_spine.comparison.answers import Answers
-from monai_spine.comparison.questions import Question
+from monai_spine.comparison.questions import Question, spoken
 from monai_spine.training.calibration import reliability_table
 from monai_spine.training.calibration_pictures import draw_reliability
 from monai_spine.training.grading_pictures import draw_confusion
@@ -54,7 +54,7 @@ def learning_curves(epochs: Mapping[str, Sequence[pd.DataFrame]], metric: str) -
 
 def confusions(answers: Mapping[str, Answers], question: Question) -> Figure:
     """Counts (true, called) of all folds and seeds together, one plot per contender."""
-    names = [name.replace("_stenosis", "").replace("_narrowing", "").replace("_", " ") for name in question.answers]
+    names = [spoken(name).removesuffix(" stenosis").removesuffix(" narrowing") for name in question.answers]
 
     def draw(axes: Axes, found: Answers) -> None:
         draw_confusion(axes, confusion_matrix(found.labels, found.called, labels=range(len(names))), names)

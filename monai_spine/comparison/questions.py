@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from monai_spine.anatomy import KINDS, Severity
+from monai_spine.anatomy import KINDS, TARGETS, Level, Severity, Vertebra
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.degeneration import HEADS as DEGENERATION_HEADS
 from monai_spine.errors import WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.suggestions import did_you_mean
 
-__all__ = ["CONDITIONS", "QUESTIONS", "SEVERITY", "Question", "questions_of"]
+__all__ = ["CONDITIONS", "QUESTIONS", "SEVERITY", "Question", "questions_of", "spoken"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ QUESTIONS: Mapping[str, tuple[Question, ...]] = {
     DEGENERATION: tuple(Question(name, tuple(answers)) for name, answers in DEGENERATION_HEADS.items()),
 }
 """The questions of every bundle that can be compared, in the order of its logits and labels."""
+
+
+_LABELS: Mapping[str, str] = {one.slug: one.label for one in (*TARGETS, *Level, *Vertebra, *Severity)}
+
+
+def spoken(slug: str) -> str:
+    """What a target or an answer is called in tables and pictures."""
+    return _LABELS.get(slug, slug.replace("_", " "))
 
 
 def questions_of(bundle: str, only: Sequence[str] | None = None) -> tuple[Question, ...]:

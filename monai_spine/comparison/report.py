@@ -64,7 +64,11 @@ Found = dict[tuple[str, str], dict[str, dict[tuple[int, int], Answers]]]
 
 
 def write_comparison(
-    plan: Plan, measured: Mapping[tuple[str, str], Cost], *, left_out: Sequence[str] = (), explained: Sequence[Path] = ()
+    plan: Plan,
+    measured: Mapping[tuple[str, str], Cost],
+    *,
+    left_out: Sequence[str] = (),
+    explained: Mapping[Path, str] | None = None,
 ) -> Path:
     """Write everything that finished runs say.
 
@@ -72,7 +76,7 @@ def write_comparison(
         plan: What was run.
         measured: What each network costs, by the names of bundle and contender.
         left_out: Why contenders are missing.
-        explained: Sheets of `explain_case`, to be linked.
+        explained: Sheets of `explain_case` with their captions.
 
     Returns:
         The page.
@@ -91,9 +95,9 @@ def write_comparison(
         _save(figure, plan.output / f"{name}.png")
     sections = [_section(place, means, tests, {name: caption for name, (_, caption) in figures.items()}) for place in found]
     facts = _facts(plan, left_out)
-    _write(plan.output / "comparison.md", _markdown(facts, sections, plan.output, explained))
+    sheets = [(str(path.relative_to(plan.output)), caption) for path, caption in (explained or {}).items()]
+    _write(plan.output / "comparison.md", _markdown(facts, sections, sheets))
     page = template_environment().get_template("comparison.html")
-    sheets = [str(path.relative_to(plan.output)) for path in explained]
     _write(
         plan.output / "comparison.html",
         page.render(facts=facts, sections=sections, notes=NOTES, research_notice=RESEARCH_NOTICE, sheets=sheets),
@@ -188,7 +192,8 @@ def _facts(plan: Plan, left_out: Sequence[str]) -> tuple[str, ...]:
     """What was compared on what, and how."""
     datalist = read_datalist(plan.study)
     counts = ", ".join(f"{len(cases)} for {split}" for split, cases in read_datalist(plan.fold(0)).splits.items())
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {threads} thread{'s' * (threads > 1)}"
     split = f"{plan.folds} folds by patient" if plan.folds > 1 else "one split by patient"
     return (
         f"Study {datalist.study} ({datalist.source} images), {split}, {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}; "
@@ -199,12 +204,12 @@ def _facts(plan: Plan, left_out: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _markdown(facts: Sequence[str], sections: Sequence[Section], root: Path, explained: Sequence[Path]) -> str:
+def _markdown(facts: Sequence[str], sections: Sequence[Section], sheets: Sequence[tuple[str, str]]) -> str:
     lines = ["# Comparison", "", RESEARCH_NOTICE, "", *(f"- {fact}" for fact in facts), ""]
     for section in sections:
         lines += [f"## {section.title}", "", *section.text, ""]
-        lines += [line for file, caption in section.pictures for line in (f"![{caption}]({file})", "")]
-    lines += [f"![Where the contenders look]({path.relative_to(root)})" for path in explained]
+        lines += [f"![{caption}]({file})\n" for file, caption in section.pictures]
+    lines += ["## Where the contenders look\n"] * bool(sheets) + [f"![{caption}]({file})\n" for file, caption in sheets]
     return "\n".join([*lines, "", NOTES, ""])
 
 

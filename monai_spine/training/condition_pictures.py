@@ -106,20 +106,22 @@ def draw_slice(axes: Axes, plane: np.ndarray, edges_mm: Sequence[float], *, axia
 
     Args:
         axes: Where.
-        plane: Voxels (R, A) of an axial slice, shown with the patient's right at the left edge, or (A, S) of a sagittal one.
+        plane: Voxels (R, A) of an axial slice, shown with the patient's right at the left edge, or (A, S) of a sagittal one,
+            shown with the front there.
         edges_mm: Of the plane.
         axial: Which of the two it is.
         heat: Laid over it, of the same shape, 0 to 1: the higher the redder, and nothing where it is 0.
     """
     width, height = edges_mm
     extent = (0.0, width, 0.0, height)
-    axes.imshow((plane[::-1] if axial else plane).T, cmap="gray", origin="lower", extent=extent)
+    axes.imshow(plane[::-1].T, cmap="gray", origin="lower", extent=extent)
     if heat is not None:
-        over = (heat[::-1] if axial else heat).T
+        over = heat[::-1].T
         axes.imshow(over, cmap="jet", alpha=0.55 * np.clip(over, 0, 1), vmin=0, vmax=1, origin="lower", extent=extent)
     axes.set_axis_off()
     places = ((0.04, 0.5), (0.96, 0.5), (0.5, 0.95), (0.5, 0.05))
-    for mark, (x, y) in zip("RLAP" if axial else "PASI", places, strict=True):
-        axes.text(x, y, mark, transform=axes.transAxes, color="gold", fontsize=7, ha="center", va="center")
-    axes.plot([0.06 * width, 0.06 * width + _SCALE_MM], [0.05 * height] * 2, color="gold", linewidth=2)
-    axes.text(0.06 * width, 0.07 * height, f"{_SCALE_MM} mm", color="gold", fontsize=6)
+    legible: dict[str, Any] = {"color": "gold", "bbox": {"facecolor": "black", "alpha": 0.4, "linewidth": 0, "pad": 0.8}}
+    for mark, (x, y) in zip("RLAP" if axial else "APSI", places, strict=True):
+        axes.text(x, y, mark, transform=axes.transAxes, fontsize=7, ha="center", va="center", **legible)
+    axes.plot([0.06 * width, 0.06 * width + _SCALE_MM], [0.04 * height] * 2, color="gold", linewidth=2)
+    axes.text(0.06 * width, 0.07 * height, f"{_SCALE_MM} mm", fontsize=6, **legible)

@@ -191,3 +191,14 @@ def test_an_axial_crop_is_drawn_with_the_right_side_at_the_left_edge() -> None:
     assert drawn.shape == (8, 6)
     assert (drawn[:, 0].min(), drawn[:, 1:].max()) == (1, 0)
     assert [text.get_text() for text in axes.texts] == ["R", "L", "A", "P", "10 mm"]
+
+
+def test_a_sagittal_crop_is_drawn_with_its_front_at_the_left_edge() -> None:
+    image = torch.zeros(1, 6, 8, 6)
+    image[0, :, -1] = 1.0  # the frontmost sheet
+    roles = {condition.slug: "sagittal_t2" for condition in Condition}
+    (axes,) = gallery({(0, 2): {"image": image, "pred": torch.eye(8)[0]}}, roles, (6.0, 8.0, 6.0)).axes
+    drawn = np.asarray(axes.images[0].get_array())
+    assert drawn.shape == (6, 8)
+    assert (drawn[:, 0].min(), drawn[:, 1:].max()) == (1, 0)
+    assert [text.get_text() for text in axes.texts] == ["A", "P", "S", "I", "10 mm"]
