@@ -79,6 +79,15 @@ def test_a_network_has_as_many_weights_as_were_published(name: str, on_meta: Non
     assert weights_of(network) == PUBLISHED[name]
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_batch_statistics_follow_a_training_of_a_few_hundred_steps(name: str, on_meta: None) -> None:
+    needs(name)
+    network = build_network(name, shape=CROPS[0], spatial_dims=2)
+    kept = [part.momentum for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert all(one == 0.1 for one in kept)
+    assert kept or name in {"vit", "vgg11", "vgg16", "ckan", "cnn", "mcnn", "simple_cnn", "inception_cnn"}
+
+
 def test_an_inception_module_has_the_weights_of_googlenet_s_first() -> None:
     assert weights_of(Inception(2, 192)) == 163_696
     assert Inception(3, 192)(torch.zeros(1, 192, 3, 4, 5)).shape == (1, 256, 3, 4, 5)
