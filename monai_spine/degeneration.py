@@ -5,7 +5,7 @@ The crop's size is a share of the column's own disc spacing, so that a picture w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +70,15 @@ def split_heads(together: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(zip(HEADS, together.split([len(names) for names in HEADS.values()], dim=-1), strict=True))
 
 
-def probabilities_of(logits: torch.Tensor, temperatures: Mapping[str, float] | None = None) -> torch.Tensor:
-    """A softmax of each head (…, 8), at its temperature."""
-    heads = split_heads(logits).items()
-    return torch.cat([(head / (temperatures or {}).get(name, 1.0)).softmax(dim=-1) for name, head in heads], dim=-1)
+def probabilities_of(
+    logits: torch.Tensor, temperatures: Mapping[str, float] | None = None, offsets: Mapping[str, Sequence[float]] | None = None
+) -> torch.Tensor:
+    """A softmax of each head (…, 8), at its temperature and with the offsets of its answers (`training.decisions`)."""
+    parts = []
+    for name, head in split_heads(logits).items():
+        offset = torch.tensor((offsets or {}).get(name, [0.0] * head.shape[-1]), dtype=head.dtype, device=head.device)
+        parts.append((head / (temperatures or {}).get(name, 1.0) + offset).softmax(dim=-1))
+    return torch.cat(parts, dim=-1)
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,14 @@ def mean_logits(answers: torch.Tensor, heads: list[int] | None = None) -> torch.
 class Ensemble(torch.nn.Module):
     """A network of networks that each give logits (B, C) of the same classes, as those of the folds of a cross-validation.
 
-    It stands in a bundle's `inference.json` where one network stands, and one weight file holds the weights of all members, so
-    that whatever runs, verifies or exports a bundle does the same with it:
+    It stands in a bundle's configs where one network stands, and one weight file holds the weights of all members, so that
+    whatever trains, runs, verifies or exports a bundle does the same with it:
 
         "member": {"_target_": "DenseNet", ...},
         "network_def": {"_target_": "monai_spine.ensemble.Ensemble", "members": ["%member", "%member"]}
+
+    In training a batch is dealt out: each member answers a part of it alone, so that members start and learn differently, as if
+    each had been trained by itself on smaller batches. An epoch shows each crop to one of them.
 
     Args:
         members: Each an instance of its own.
@@ -53,8 +56,18 @@ class Ensemble(torch.nn.Module):
         self.heads = None if heads is None else list(heads)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C) whose softmax is the mean of the members' probabilities."""
+        """Logits (B, C) whose softmax is the mean of the members' probabilities; in training those of one member for each row."""
+        if self.training:
+            return self._dealt(image)
         return mean_logits(torch.stack([member(image) for member in self.members]), self.heads)
+
+    def _dealt(self, batch: torch.Tensor) -> torch.Tensor:
+        parts = torch.tensor_split(batch, len(self.members))
+        answers: list[torch.Tensor] = []
+        for number, member in enumerate(self.members):
+            if len(parts[number]) > 0:
+                answers.append(member(parts[number]))
+        return torch.cat(answers)
 
 
 def joined_state(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

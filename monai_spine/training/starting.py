@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from monai_spine.ensemble import Ensemble
 from monai_spine.errors import WeightsError
 from monai_spine.training.transfer import Transfer, read_weights, transfer_weights
 
@@ -66,12 +67,16 @@ def freeze_trunk(network: nn.Module, head: str) -> None:
     To be called before the network is wrapped for several processes.
 
     Args:
-        network: Changed in place.
+        network: Changed in place; of an ensemble each member.
         head: Name of a part, such as `class_layers` of MONAI's DenseNet.
 
     Raises:
         WeightsError: The network has no such part, or nothing in it can learn.
     """
+    if isinstance(network, Ensemble):
+        for member in network.members:
+            freeze_trunk(member, head)
+        return
     kept = [parameter for name, parameter in network.named_parameters() if name.startswith(f"{head}.")]
     if not kept:
         parts = ", ".join(name for name, part in network.named_children() if any(True for _ in part.parameters()))

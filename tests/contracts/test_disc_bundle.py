@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 from tiny_prepared import write_tiny_prepared
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 import monai_spine.report
 from monai_spine.anatomy import DISC_GRADES, DISCS, VERTEBRA_GRADES
 from monai_spine.cli import app
-from monai_spine.degeneration import DEGENERATION, HEADS
+from monai_spine.degeneration import DEGENERATION, HEADS, probabilities_of
 from monai_spine.geometry import apply_affine, invert_affine
 from monai_spine.listings import verified_lines
 from monai_spine.phantom.prepared import prepare_phantom
@@ -39,7 +40,7 @@ def config(file: str) -> dict[str, Any]:
 
 def test_training_and_work_see_the_same_crops_by_the_same_network() -> None:
     train, inference = config("train"), config("inference")
-    for key in ("crop", "network_def", "features", "dropout"):
+    for key in ("crop", "network_def", "member", "classes", "features", "dropout"):
         assert train[key] == inference[key], key
     seen = inference["preprocessing"]["transforms"]
     assert train["validate"]["preprocessing"]["transforms"] == [seen[0], "@normalize", seen[2]]
@@ -47,12 +48,21 @@ def test_training_and_work_see_the_same_crops_by_the_same_network() -> None:
 
 
 def test_heads_are_those_of_the_vocabulary() -> None:
-    assert config("train")["network_def"]["classes"] == [len(names) for names in HEADS.values()]
+    assert config("train")["classes"] == [len(names) for names in HEADS.values()]
     channels = config("metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert list(channels.values())[:4] == [f"disc {grade}" for grade in DISC_GRADES]
     assert list(channels.values())[6:] == [f"vertebra {grade}" for grade in VERTEBRA_GRADES]
-    for head, weights in (config("inference")["decision"] | config("train")["class_weights"]).items():
-        assert len(weights) == len(HEADS[head])
+    inference = config("inference")
+    for numbers in (inference["decision"], inference["offsets"], config("train")["class_weights"]):
+        assert {head: len(values) for head, values in numbers.items()} == {head: len(HEADS[head]) for head in numbers}
+
+
+def test_probabilities_are_a_softmax_of_each_head_at_its_temperature_and_offsets() -> None:
+    logits = torch.linspace(-1, 2, 16).reshape(2, 8)
+    said = probabilities_of(logits, {"grade": 2.0}, {"vertebra": [0.5, -0.5]})
+    torch.testing.assert_close(said[:, :4], (logits[:, :4] / 2).softmax(dim=1))
+    torch.testing.assert_close(said[:, 4:6], logits[:, 4:6].softmax(dim=1))
+    torch.testing.assert_close(said[:, 6:], (logits[:, 6:] + torch.tensor([0.5, -0.5])).softmax(dim=1))
 
 
 def test_it_says_what_it_was_trained_on_and_its_weights_are_verified() -> None:

@@ -19,7 +19,7 @@ IMAGES = torch.linspace(-2, 2, 16).reshape(2, 1, 2, 2, 2)
 
 def test_the_softmax_of_the_answer_is_the_mean_of_the_members_probabilities() -> None:
     members = [member(seed) for seed in range(3)]
-    answer = torch.softmax(Ensemble(members)(IMAGES), dim=1)
+    answer = torch.softmax(Ensemble(members).eval()(IMAGES), dim=1)
     mean = torch.stack([torch.softmax(one(IMAGES), dim=1) for one in members]).mean(dim=0)
     torch.testing.assert_close(answer, mean)
 
@@ -34,7 +34,7 @@ def test_the_weights_of_members_become_those_of_the_ensemble_that_a_config_names
     parser = ConfigParser(
         {"member": linear, "net": {"_target_": "monai_spine.ensemble.Ensemble", "members": ["%member", "%member"]}}
     )
-    ensemble = parser.get_parsed_content("net")
+    ensemble = parser.get_parsed_content("net").eval()
     members = [torch.nn.Linear(8, 3) for _ in range(2)]
     ensemble.load_state_dict(joined_state([one.state_dict() for one in members]))
     image = torch.linspace(-1, 1, 8)[None]
@@ -43,15 +43,32 @@ def test_the_weights_of_members_become_those_of_the_ensemble_that_a_config_names
 
 def test_each_head_has_probabilities_of_its_own() -> None:
     members = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 5)) for _ in range(2)]
-    answer = Ensemble(members, heads=[3, 2])(IMAGES)
+    answer = Ensemble(members, heads=[3, 2]).eval()(IMAGES)
     for head in (slice(0, 3), slice(3, 5)):
         mean = torch.stack([torch.softmax(one(IMAGES)[:, head], dim=1) for one in members]).mean(dim=0)
         torch.testing.assert_close(torch.softmax(answer[:, head], dim=1), mean)
 
 
+def test_in_training_each_row_is_answered_and_learnt_by_one_member_alone() -> None:
+    members = [member(seed) for seed in range(3)]
+    ensemble = Ensemble(members).train()
+    batch = torch.linspace(-2, 2, 56).reshape(7, 1, 2, 2, 2)
+    answer = ensemble(batch)
+    torch.testing.assert_close(answer, torch.cat([members[0](batch[:3]), members[1](batch[3:5]), members[2](batch[5:])]))
+    answer[:3].sum().backward()
+    learns = [any(value.grad is not None and bool(value.grad.any()) for value in one.parameters()) for one in members]
+    assert learns == [True, False, False]
+
+
+def test_a_batch_smaller_than_the_ensemble_teaches_as_many_members_as_it_has_rows() -> None:
+    members = [member(seed) for seed in range(3)]
+    torch.testing.assert_close(Ensemble(members).train()(IMAGES), torch.cat([members[0](IMAGES[:1]), members[1](IMAGES[1:])]))
+
+
 @pytest.mark.parametrize("heads", [None, [1, 2]])
-def test_it_can_be_exported(heads: list[int] | None) -> None:
-    ensemble = Ensemble([member(0), member(1)], heads=heads).eval()
+@pytest.mark.parametrize("training", [False, True])
+def test_it_can_be_exported(heads: list[int] | None, training: bool) -> None:
+    ensemble = Ensemble([member(0), member(1)], heads=heads).train(training)
     torch.testing.assert_close(torch.jit.script(ensemble)(IMAGES), ensemble(IMAGES))
 
 

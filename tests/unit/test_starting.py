@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from monai_spine.ensemble import Ensemble
 from monai_spine.errors import WeightsError
 from monai_spine.training.starting import freeze_trunk, start_network
 
@@ -64,6 +65,15 @@ def test_a_frozen_trunk_gives_in_training_the_features_that_it_gives_at_work() -
     in_training = network.train()(seen)
     assert torch.equal(in_training, network.eval()(seen))
     assert network.train().head.training
+
+
+def test_of_an_ensemble_each_member_keeps_its_trunk_and_learns_with_its_head() -> None:
+    ensemble = Ensemble([trunk_and_head(), trunk_and_head()])
+    freeze_trunk(ensemble, "head")
+    learning = {name for name, value in ensemble.named_parameters() if value.requires_grad}
+    assert learning == {f"members.{number}.head.1.{what}" for number in range(2) for what in ("weight", "bias")}
+    ensemble.train()(torch.randn(4, 4))
+    assert [member.trunk.training for member in ensemble.members] == [False, False]
 
 
 def test_dropout_within_the_head_goes_on() -> None:
