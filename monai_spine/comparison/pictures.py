@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import BboxBase
 from sklearn.metrics import confusion_matrix
 
 from monai_spine.comparison.answers import Answers
@@ -88,9 +90,17 @@ def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
     for at, (label, part) in enumerate(means.groupby(kind)):
         axes.scatter(part["inference_ms"], part[figure_key], s=size[part.index], color=f"C{at}", alpha=0.6, zorder=2)
         axes.scatter([], [], s=50, color=f"C{at}", alpha=0.6, label=label)
-    for row in means.to_dict("records"):
-        place = float(row["inference_ms"]), float(row[figure_key])
-        axes.annotate(str(row["contender"]), place, xytext=(6, 6), textcoords="offset points", fontsize=7)
+    labels = [
+        axes.annotate(
+            str(row["contender"]),
+            (float(row["inference_ms"]), float(row[figure_key])),
+            xytext=(6, 6),
+            textcoords="offset points",
+            fontsize=7,
+            arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.5},
+        )
+        for row in means.sort_values(figure_key).to_dict("records")
+    ]
     axes.set(xscale="log", xlabel="milliseconds for one crop (median)", ylabel=title)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -99,7 +109,22 @@ def costs(means: pd.DataFrame, figure_key: str, title: str) -> Figure:
     if kind.nunique() > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.grid(alpha=0.3)
+    _move_apart(figure, labels)
     return figure
+
+
+def _move_apart(figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Move each label up until it lies on none of those before it."""
+    figure.draw_without_rendering()
+    placed: list[BboxBase] = []
+    for label in labels:
+        box = Text.get_window_extent(label)
+        x, y = label.xyann
+        start = box.y0
+        while (over := [one for one in placed if one.overlaps(box)]) != []:
+            box = box.translated(0, max(one.y1 for one in over) - box.y0 + 1)
+        label.xyann = (x, y + (box.y0 - start) * 72 / figure.dpi)
+        placed.append(box)
 
 
 def _grid(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 from scipy import stats
 from tiny_prepared import write_tiny_prepared
 from torch import nn
@@ -19,7 +20,7 @@ from monai_spine.comparison.answers import Answers, SaveAnswers, read_answers
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import cost_of
 from monai_spine.comparison.experiments import find_experiment
-from monai_spine.comparison.pictures import learning_curves
+from monai_spine.comparison.pictures import costs, learning_curves
 from monai_spine.comparison.plan import Plan, parsed_config, steps_of, write_down
 from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.run import run_all
@@ -227,3 +228,14 @@ def test_one_wild_epoch_does_not_press_the_learning_curves_flat() -> None:
     calm_top, wild_top = (learning_curves({"cnn 2D": [one]}, "validation_loss").axes[0].get_ylim()[1] for one in (calm, wild))
     assert wild_top == pytest.approx(1.3 * 1.05, abs=0.1)
     assert calm_top < wild_top < 2
+
+
+def test_contenders_that_cost_and_reach_the_same_are_named_beside_each_other() -> None:
+    names = [f"contender_{number} 2D" for number in range(6)]
+    means = pd.DataFrame({"contender": names, "parameters": 10, "accuracy": 0.6, "accuracy_sd": 0.01, "inference_ms": 5.0})
+    figure = costs(means, "accuracy", "accuracy")
+    (axes,) = figure.axes
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    assert sorted(text.get_text() for text in axes.texts) == names
+    assert not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
+    assert len({text.xyann[0] for text in axes.texts}) == 1
