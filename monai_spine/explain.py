@@ -10,6 +10,7 @@ import torch
 from monai.visualize import GradCAM
 from torch import Tensor, nn
 
+from monai_spine.ensemble import Ensemble
 from monai_spine.errors import ArchitectureError
 
 __all__ = ["class_activation", "feature_maps", "first_filters", "seen_by"]
@@ -44,7 +45,7 @@ def class_activation(network: nn.Module, image: Tensor, answer: int) -> Array:
     """How much each place of what a network sees speaks for an answer: Grad-CAM, scaled from 0 to 1.
 
     The part that is asked is the last whose maps have at least four voxels along their longest axis; of a vision transformer it
-    is the patches, as it has no later map.
+    is the patches, as it has no later map. Of an ensemble it is the mean over its members.
 
     Args:
         network: From crops to logits.
@@ -59,17 +60,25 @@ def class_activation(network: nn.Module, image: Tensor, answer: int) -> Array:
     Raises:
         ArchitectureError: No layer has maps.
     """
+    if isinstance(network, Ensemble):
+        return _scaled(np.mean([class_activation(member, image, answer) for member in network.members], axis=0))
     plain, seen = seen_by(network, image)
     layer = list(_maps(plain, seen))[-1]
     asked = seen.detach().clone().requires_grad_()
     found = GradCAM(plain, layer, postprocessing=lambda heat: heat)(asked, class_idx=answer)
-    heat: Array = np.asarray(torch.as_tensor(found).detach().cpu()[0, 0], dtype=np.float32)
+    return _scaled(torch.as_tensor(found).detach().cpu()[0, 0].numpy())
+
+
+def _scaled(heat: npt.NDArray[np.floating]) -> Array:
+    """Heat with 1 where it is strongest."""
     strongest = float(heat.max())
-    return np.asarray(heat / strongest, dtype=np.float32) if strongest > 0 else heat
+    return np.asarray(heat / strongest if strongest > 0 else heat, dtype=np.float32)
 
 
 def feature_maps(network: nn.Module, image: Tensor, *, layers: int = 3) -> dict[str, Array]:
     """What convolutions show of an image, (channels, …), by their names: the first, the last and some between.
+
+    Of an ensemble its first member is asked.
 
     Args:
         network: From crops to logits.
@@ -79,7 +88,7 @@ def feature_maps(network: nn.Module, image: Tensor, *, layers: int = 3) -> dict[
     Raises:
         ArchitectureError: No layer has maps.
     """
-    plain, seen = seen_by(network, image)
+    plain, seen = seen_by(network.members[0] if isinstance(network, Ensemble) else network, image)
     maps = _maps(plain, seen, kinds=(nn.Conv2d, nn.Conv3d))
     names = list(maps)
     wanted = np.unique(np.linspace(0, len(names) - 1, layers).round().astype(int))

@@ -27,6 +27,7 @@ __all__ = ["explain_case", "split_case"]
 
 Array = npt.NDArray[np.float32]
 _CHANNELS = 8
+_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,13 @@ def _feature_sheet(network: torch.nn.Module, image: torch.Tensor, contender: Con
             axes = figure.add_subplot(len(maps), _CHANNELS, row * _CHANNELS + column + 1)
             axes.imshow(_flat(values[channel], axis)[::-1].T, cmap="viridis", origin="lower")
             axes.set_axis_off()
-            axes.set_title(f"{name}\nof {len(values)}: {channel}" if column == 0 else str(channel), fontsize=6)
+            axes.set_title(f"{_short(name)}\nof {len(values)}: {channel}" if column == 0 else str(channel), fontsize=6)
     return figure
+
+
+def _short(name: str) -> str:
+    """The end of a layer's name, as much as fits above a map."""
+    return name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
 
 
 def _filter_sheet(network: torch.nn.Module, contender: Contender) -> Figure:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from monai_spine.ensemble import Ensemble
 from monai_spine.errors import ArchitectureError
 from monai_spine.explain import class_activation, feature_maps, first_filters
 from monai_spine.networks.architectures import build_network
@@ -48,6 +49,18 @@ def test_every_kind_of_network_can_be_looked_into_and_stays_as_it_is(name: str, 
     assert all(values.ndim == dims + 1 for values in maps.values())
     assert first_filters(network)[1].ndim == dims + 1
     assert torch.equal(network(image), before)
+
+
+def test_an_ensemble_points_where_all_of_its_members_point() -> None:
+    image = torch.zeros(1, 1, 8, 8)
+    image[:, :, 6] = 1.0
+    image[:, :, 1] = 0.5
+    second, both = Corner(2), nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    ensemble = Ensemble([second, both]).eval()
+    heats = [class_activation(member, image, 1) for member in ensemble.members]
+    together = class_activation(ensemble, image, 1)
+    assert torch.allclose(torch.as_tensor(together), torch.as_tensor(sum(heats) / sum(heats).max()))
+    assert list(feature_maps(ensemble, image)) == ["conv"]
 
 
 def test_a_network_without_maps_is_refused() -> None:
