@@ -182,23 +182,19 @@ def test_pictures_show_every_class_by_its_name() -> None:
     assert [text.get_text() for text in axes.texts] == [str(number) for number in range(25)]
 
 
-def test_an_axial_crop_is_drawn_with_the_right_side_at_the_left_edge() -> None:
+@pytest.mark.parametrize(
+    ("condition", "role", "front", "marks"),
+    [
+        pytest.param(4, "axial_t2", (0, -1), "RLAP", id="axial: the rightmost sheet"),
+        pytest.param(0, "sagittal_t2", (0, slice(None), -1), "APSI", id="sagittal: the frontmost sheet"),
+    ],
+)
+def test_a_crop_is_drawn_as_it_is_read(condition: int, role: str, front: tuple[int | slice, ...], marks: str) -> None:
     image = torch.zeros(1, 6, 8, 6)
-    image[0, -1] = 1.0  # the rightmost sheet
-    roles = {condition.slug: "axial_t2" for condition in Condition}
-    (axes,) = gallery({(4, 2): {"image": image, "pred": torch.eye(8)[4]}}, roles, (6.0, 8.0, 6.0)).axes
+    image[front] = 1.0
+    roles = {one.slug: role for one in Condition}
+    (axes,) = gallery({(condition, 2): {"image": image, "pred": torch.eye(8)[condition]}}, roles, (6.0, 8.0, 6.0)).axes
     drawn = np.asarray(axes.images[0].get_array())
-    assert drawn.shape == (8, 6)
+    assert drawn.shape == {"axial_t2": (8, 6), "sagittal_t2": (6, 8)}[role]
     assert (drawn[:, 0].min(), drawn[:, 1:].max()) == (1, 0)
-    assert [text.get_text() for text in axes.texts] == ["R", "L", "A", "P", "10 mm"]
-
-
-def test_a_sagittal_crop_is_drawn_with_its_front_at_the_left_edge() -> None:
-    image = torch.zeros(1, 6, 8, 6)
-    image[0, :, -1] = 1.0  # the frontmost sheet
-    roles = {condition.slug: "sagittal_t2" for condition in Condition}
-    (axes,) = gallery({(0, 2): {"image": image, "pred": torch.eye(8)[0]}}, roles, (6.0, 8.0, 6.0)).axes
-    drawn = np.asarray(axes.images[0].get_array())
-    assert drawn.shape == (6, 8)
-    assert (drawn[:, 0].min(), drawn[:, 1:].max()) == (1, 0)
-    assert [text.get_text() for text in axes.texts] == ["A", "P", "S", "I", "10 mm"]
+    assert [text.get_text() for text in axes.texts] == [*marks, "10 mm"]
