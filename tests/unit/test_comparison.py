@@ -100,6 +100,11 @@ def test_the_corrected_test_is_a_plain_one_where_nothing_overlaps_and_milder_oth
     assert np.isnan(corrected_t_test([0.1], held_out=0.2)[1])
 
 
+def test_two_folds_that_differ_alike_are_no_evidence() -> None:
+    assert np.isnan(corrected_t_test([0.7825 - 0.78, 0.7925 - 0.79], held_out=0.5)).all()
+    assert np.isnan(corrected_t_test([0.0, 0.0], held_out=0.5)).all()
+
+
 def test_corrected_values_of_p_are_holm_s() -> None:
     assert holm([0.01, 0.04, 0.03, float("nan")])[:3] == pytest.approx([0.03, 0.06, 0.06])
     assert np.isnan(holm([0.01, float("nan")])[1])
