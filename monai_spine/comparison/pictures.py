@@ -71,7 +71,7 @@ def reliabilities(answers: Mapping[str, Answers]) -> Figure:
 
     def draw(axes: Axes, found: Answers) -> None:
         draw_reliability(axes, {"all folds": reliability_table(found.probabilities, found.labels)})
-        axes.legend(loc="upper left", fontsize=7)
+        axes.legend(loc="lower right", fontsize=7)
 
     figure = _grid(answers, draw, size=(2.6, 2.6), sharey=True)
     figure.supxlabel("probability of the most probable answer", fontsize=9)
