@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_spine.errors import WeightsError
+from monai_spine.suggestions import did_you_mean
 
 __all__ = [
     "WEIGHT_FILES",
@@ -184,8 +185,11 @@ def find_bundle(name: str, folder: Path | str | None = None) -> Bundle:
     """
     root = bundle_folder(folder) / name
     if not (root / "configs" / "metadata.json").is_file():
-        there = ", ".join(sorted(path.parents[1].name for path in root.parent.glob("*/configs/metadata.json"))) or "none"
-        raise WeightsError(f"There is no bundle {name!r} in {root.parent} (there: {there}). Choose a folder with --bundles.")
+        there = sorted(path.parents[1].name for path in root.parent.glob("*/configs/metadata.json"))
+        raise WeightsError(
+            f"There is no bundle {name!r} in {root.parent}. {did_you_mean(name, there)}There: {', '.join(there) or 'none'}. "
+            "Choose a folder with --bundles."
+        )
     return _open(root)
 
 

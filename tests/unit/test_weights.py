@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -97,8 +98,13 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
 
 
 def test_an_unknown_bundle_is_answered_with_those_that_are_there(folder: Path) -> None:
-    with pytest.raises(WeightsError, match=rf"no bundle 'knee'.*there: {NAME}"):
+    with pytest.raises(WeightsError, match=rf"no bundle 'knee' in {re.escape(str(folder))}\. There: {NAME}\. Choose"):
         find_bundle("knee", folder)
+
+
+def test_a_misspelt_bundle_is_answered_with_the_nearest(folder: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"no bundle 'spinal_canal_stenosis_grader' in .*\. Did you mean '{NAME}'\? There: "):
+        find_bundle("spinal_canal_stenosis_grader", folder)
 
 
 def test_the_folder_of_bundles_can_be_set_in_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
