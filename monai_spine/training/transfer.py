@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_spine.errors import WeightsError
+from monai_spine.misfits import misfits_in_words
 
 __all__ = ["HEADS", "Transfer", "inflated", "read_weights", "transfer_weights"]
 
@@ -127,7 +128,7 @@ def transfer_weights(
     )
     astray = [name for name in (*result.new, *result.unused) if name.startswith(places) and not _is_part(name, heads)]
     if result.share < _LEAST_SHARE or (astray and not flat):
-        raise WeightsError(_what_is_astray(result, dict.fromkeys(astray), given, wanted))
+        raise WeightsError(_what_is_astray(result, list(dict.fromkeys(astray)), given, wanted))
     return result
 
 
@@ -229,14 +230,9 @@ def _by_part(names: Iterable[str]) -> str:
     return ", ".join(f"{part} ({count})" for part, count in counts.items())
 
 
-def _what_is_astray(result: Transfer, names: Iterable[str], given: Weights, wanted: Weights) -> str:
-    def shape(tensors: Weights, name: str) -> str:
-        return " × ".join(map(str, tensors[name].shape)) if name in tensors else "nothing"
-
-    names = list(names)
-    lines = [f"{name} ({shape(given, name)} in the file, {shape(wanted, name)} in the network)" for name in names[:5]]
+def _what_is_astray(result: Transfer, names: Sequence[str], given: Weights, wanted: Weights) -> str:
     return (
         f"The weights do not fit the network: {100 * result.share:.0f} % of its trunk is found in them. What does not fit: "
-        f"{', '.join(lines)}{f' and {len(names) - 5} more' if len(names) > 5 else ''}. Give weights of this network_def, or the "
-        "network_def of these weights; only a head may begin anew."
+        f"{misfits_in_words(names, given, wanted)}. Give weights of this network_def, or the network_def of these weights; only "
+        "a head may begin anew."
     )

@@ -90,11 +90,40 @@ def test_weights_without_a_hash_are_refused(folder: Path) -> None:
         verify_bundle(find_bundle(NAME, folder))
 
 
-def test_weights_of_another_network_are_refused(folder: Path) -> None:
-    torch.save({"layer": torch.zeros(3)}, folder / NAME / "models" / "model.pt")
+def with_weights(folder: Path, weights: object) -> Bundle:
+    """The bundle with other weights."""
+    torch.save(weights, folder / NAME / "models" / "model.pt")
     record_weights(folder / NAME)
-    with pytest.raises(WeightsError, match="do not fit the network"):
-        find_bundle(NAME, folder).network()
+    return find_bundle(NAME, folder)
+
+
+def test_weights_that_do_not_fit_are_named_with_both_shapes(folder: Path) -> None:
+    fitting = find_bundle(NAME, folder).network_definition().state_dict()
+    others = {name: tensor for name, tensor in fitting.items() if name != "class_layers.out.bias"}
+    others |= {"class_layers.out.weight": torch.zeros(5, 2), "layer": torch.tensor(3.0)}
+    with pytest.raises(WeightsError) as raised:
+        with_weights(folder, others).network()
+    shape = " × ".join(map(str, fitting["class_layers.out.weight"].shape))
+    assert str(raised.value) == (
+        f"The weights {folder / NAME / 'models' / 'model.pt'} do not fit the network of configs/inference.json: "
+        f"class_layers.out.weight (5 × 2 in the file, {shape} in the network), "
+        "class_layers.out.bias (nothing in the file, 3 in the network), layer (one number in the file, nothing in the network). "
+        "Train the bundle again or restore its weights."
+    )
+
+
+def test_of_many_weights_that_do_not_fit_the_first_five_are_named(folder: Path) -> None:
+    names = list(find_bundle(NAME, folder).network_definition().state_dict())
+    with pytest.raises(WeightsError) as raised:
+        with_weights(folder, {"layer": torch.zeros(3)}).network()
+    assert [name for name in names if f"{name} (nothing in the file" in str(raised.value)] == names[:5]
+    assert f" and {len(names) - 4} more. Train the bundle again" in str(raised.value)
+
+
+@pytest.mark.parametrize("weights", [torch.zeros(3), {"epoch": 3}])
+def test_a_file_without_a_state_dict_is_refused(folder: Path, weights: object) -> None:
+    with pytest.raises(WeightsError, match=r"do not fit the network of .*: \w+Error: .*Train the bundle again"):
+        with_weights(folder, weights).network()
 
 
 def test_an_unknown_bundle_is_answered_with_those_that_are_there(folder: Path) -> None:
