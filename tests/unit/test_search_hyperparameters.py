@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from monai_spine.training.bundle_runs import Step
 from monai_spine.weights import find_bundle
 
 optuna = pytest.importorskip("optuna")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tools"))
 
 from search_hyperparameters import CONFIGS, Search, read_space, run_search, write_report  # noqa: E402
 
@@ -80,3 +82,11 @@ def test_a_space_without_choices_or_limits_is_refused(tmp_path: Path) -> None:
     (tmp_path / "space.json").write_text('{"dropout": {"low": 0.5, "high": 0.2}}')
     with pytest.raises(TableError, match="dropout must be a list of choices, or have low < high"):
         read_space(tmp_path / "space.json")
+
+
+def test_what_a_search_needs_to_train_is_installed_with_it() -> None:
+    config = ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    extras = config["options.extras_require"]
+    assert {"optuna", *extras["bundle"].split()} <= set(extras["search"].split())
+    assert "fire" in extras["bundle"].split()
