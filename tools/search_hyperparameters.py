@@ -109,11 +109,11 @@ class _Watch:
         self.trial, self.path = trial, path
         self.told = 0
 
-    def __call__(self) -> None:
+    def __call__(self, *, stop: bool = True) -> None:
         for epoch, value in epochs_of(self.path)[self.told :]:
             self.told += 1
             self.trial.report(value, epoch)
-            if self.trial.should_prune():
+            if stop and self.trial.should_prune():
                 raise optuna.TrialPruned
 
 
@@ -166,8 +166,10 @@ def run_search(search: Search, trials: int, *, sampler_seed: int = 0, quiet: boo
         def objective(trial: Trial) -> float:
             step = search.step(trial.number, suggested(trial, search.space))
             reporter.step(len(_made(study)) / trials, f"{step.name}, {len(_made(study)) + 1} of {trials}")
-            perform(step, watch=_Watch(trial, step.folder / "epochs.csv"))
-            return min(value for _, value in epochs_of(step.folder / "epochs.csv"))
+            watch = _Watch(trial, step.folder / "epochs.csv")
+            perform(step, watch=watch)
+            watch(stop=False)  # the epochs after the last look: nothing is saved by stopping what is done
+            return min(value for _, value in epochs_of(watch.path))
 
         while len(_made(study)) < trials:
             study.optimize(objective, n_trials=1)

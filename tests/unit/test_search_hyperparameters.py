@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from configparser import ConfigParser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from monai_spine.errors import OutputError, TableError
+from monai_spine.training import bundle_runs
 from monai_spine.training.bundle_runs import Step
 from monai_spine.weights import find_bundle
 
@@ -20,17 +22,24 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 from search_hyperparameters import CONFIGS, Search, read_space, run_search, write_report  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
-TRAINING = """
-import sys, pathlib
+EPOCHS = 30
+TRAINING = f"""
+import os, sys, pathlib, time
 folder, rate = pathlib.Path(sys.argv[1]), float(sys.argv[2])
-rows = [f"{at},{abs(rate - 0.3) + 1 / at}" for at in range(1, 4)]
-(folder / "epochs.csv").write_text("epoch,validation_log_loss\\n" + "\\n".join(rows) + "\\n")
+slow = rate > 0.9
+rows = ["epoch,validation_log_loss"]
+for at in range(1, {EPOCHS + 1}):
+    rows.append(f"{{at}},{{abs(rate - 0.3) + 1 / at}}")
+    if slow or at == {EPOCHS}:
+        (folder / "part").write_text("\\n".join(rows) + "\\n")
+        os.replace(folder / "part", folder / "epochs.csv")
+    time.sleep(0.2 * slow)
 (folder / "best.pt").write_text("")
 """
 
 
 class Quick(Search):
-    """A search whose trainings write a made-up table at once."""
+    """A search whose trainings write made-up epochs: all at once, or one by one for six seconds at a learning rate above 0.9."""
 
     def step(self, number: int, values: dict) -> Step:  # type: ignore[override]
         real = super().step(number, values)
@@ -40,13 +49,13 @@ class Quick(Search):
 
 @pytest.fixture
 def search(tmp_path: Path) -> Quick:
-    space = {"learning_rate": {"low": 0.1, "high": 1.0}, "optimizer_name": ["Adam", "SGD"]}
+    space = {"learning_rate": {"low": 0.1, "high": 0.8}, "optimizer_name": ["Adam", "SGD"]}
     return Quick(tmp_path, tmp_path / "out", find_bundle("spinal_canal_stenosis_grading").root, (), space)
 
 
 def test_a_search_goes_on_and_makes_again_what_was_cut_off(search: Quick) -> None:
     first = run_search(search, 2, quiet=True)
-    cut_off = first.ask({"learning_rate": optuna.distributions.FloatDistribution(0.1, 1.0)})
+    cut_off = first.ask({"learning_rate": optuna.distributions.FloatDistribution(0.1, 0.8)})
     study = run_search(search, 4, quiet=True)
     states = [one.state.name for one in study.trials]
     assert states.count("COMPLETE") == 4
@@ -60,6 +69,26 @@ def test_a_search_goes_on_and_makes_again_what_was_cut_off(search: Quick) -> Non
         "importances.png",
         "slices.png",
     }
+
+
+def test_all_epochs_of_a_training_are_told_of_also_those_after_the_last_look(search: Quick) -> None:
+    (trial,) = run_search(search, 1, quiet=True).trials
+    rate = trial.params["learning_rate"]
+    assert trial.intermediate_values == pytest.approx({at: abs(rate - 0.3) + 1 / at for at in range(1, EPOCHS + 1)})
+    assert trial.value == pytest.approx(min(trial.intermediate_values.values()))
+
+
+def test_a_trial_that_falls_behind_is_stopped_while_it_trains(search: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_runs, "_WATCH_S", 0.05)
+    search = replace(search, space={"learning_rate": [0.2, 0.95]})
+    study = run_search(search, 0, quiet=True)
+    for rate in (0.2, 0.2, 0.2, 0.2, 0.95):
+        study.enqueue_trial({"learning_rate": rate})
+    *good, bad = run_search(search, 5, quiet=True).trials
+    assert {trial.state.name for trial in good} == {"COMPLETE"}
+    assert bad.state.name == "PRUNED"
+    assert 3 <= bad.last_step < EPOCHS
+    assert not (search.output / "trials" / "4" / "model.pt").exists()
 
 
 def test_a_folder_of_another_search_is_refused(search: Quick) -> None:
