@@ -42,6 +42,9 @@ from monai_spine.weights import find_bundle
 
 _METRICS = ("validation_weighted_log_loss", "validation_log_loss")
 _STARTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_FAILED = "training_failed"
+_AGAIN = "made_again_of"
+"""What is noted of a trial: that its training ended with an error; which trial that was cut off it makes again."""
 Space = Mapping[str, Any]
 
 
@@ -150,7 +153,7 @@ def run_search(search: Search, trials: int, *, sampler_seed: int = 0, quiet: boo
     overlays = [path.name for path in search.overlays]
     settings = {"study": str(search.study.resolve()), "bundle": search.bundle.name, "overlays": overlays}
     keep(search.output, {**settings, "space": dict(search.space), "arguments": list(search.arguments)})
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name="search",
         storage=f"sqlite:///{search.output.resolve() / 'search.db'}",
@@ -158,23 +161,43 @@ def run_search(search: Search, trials: int, *, sampler_seed: int = 0, quiet: boo
         sampler=optuna.samplers.TPESampler(seed=sampler_seed + _count(search)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3),
     )
-    for cut_off in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(cut_off.number, state=TrialState.FAIL)
-        study.enqueue_trial(cut_off.params)
+    _make_again(study)
     with progress_reporter(quiet=quiet) as reporter:
 
         def objective(trial: Trial) -> float:
             step = search.step(trial.number, suggested(trial, search.space))
             reporter.step(len(_made(study)) / trials, f"{step.name}, {len(_made(study)) + 1} of {trials}")
-            watch = _Watch(trial, step.folder / "epochs.csv")
-            perform(step, watch=watch)
-            watch(stop=False)  # the epochs after the last look: nothing is saved by stopping what is done
-            return min(value for _, value in epochs_of(watch.path))
+            try:
+                return _result(trial, step)
+            except SpineError:
+                trial.set_user_attr(_FAILED, True)
+                raise
 
         while len(_made(study)) < trials:
             study.optimize(objective, n_trials=1)
             (search.output / "trials" / str(study.trials[-1].number) / "last.pt").unlink(missing_ok=True)
     return study
+
+
+def _result(trial: Trial, step: Step) -> float:
+    """The best that validation said in a trial's training."""
+    watch = _Watch(trial, step.folder / "epochs.csv")
+    perform(step, watch=watch)
+    watch(stop=False)  # the epochs after the last look: nothing is saved by stopping what is done
+    return min(value for _, value in epochs_of(watch.path))
+
+
+def _make_again(study: optuna.Study) -> None:
+    """Queue the trials that were cut off, each once. A kill leaves them running, Ctrl-C failed.
+
+    One whose training failed of itself is left: its values may be why, and the search would never get past them.
+    """
+    for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(killed.number, state=TrialState.FAIL)
+    again = {trial.user_attrs.get(_AGAIN) for trial in study.trials}
+    for cut_off in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if cut_off.number not in again and _FAILED not in cut_off.user_attrs:
+            study.enqueue_trial(cut_off.params, user_attrs={_AGAIN: cut_off.number})
 
 
 def _count(search: Search) -> int:
@@ -224,6 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SpineError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on, and makes the trial again that was cut off.", file=sys.stderr)
+        return 130
     return 0
 
 

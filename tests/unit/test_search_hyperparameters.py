@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from configparser import ConfigParser
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from monai_spine.errors import OutputError, TableError
+from monai_spine.errors import OutputError, TableError, WeightsError
 from monai_spine.training import bundle_runs
 from monai_spine.training.bundle_runs import Step
 from monai_spine.weights import find_bundle
@@ -19,7 +20,8 @@ optuna = pytest.importorskip("optuna")
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
-from search_hyperparameters import CONFIGS, Search, read_space, run_search, write_report  # noqa: E402
+import search_hyperparameters  # noqa: E402
+from search_hyperparameters import CONFIGS, Search, main, read_space, run_search, write_report  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
 EPOCHS = 30
@@ -69,6 +71,53 @@ def test_a_search_goes_on_and_makes_again_what_was_cut_off(search: Quick) -> Non
         "importances.png",
         "slices.png",
     }
+
+
+def ending_with(error: BaseException) -> Callable[..., None]:
+    """A training that has begun, and ends so."""
+
+    def perform(step: Step, **_: object) -> None:
+        step.folder.mkdir(parents=True)
+        raise error
+
+    return perform
+
+
+def test_a_trial_that_ctrl_c_cut_off_is_made_again_once(search: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        with monkeypatch.context() as during:
+            during.setattr(search_hyperparameters, "perform", ending_with(KeyboardInterrupt()))
+            with pytest.raises(KeyboardInterrupt):
+                run_search(search, 1, quiet=True)
+    run_search(search, 1, quiet=True)
+    trials = run_search(search, 2, quiet=True).trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[0].params == trials[1].params == trials[2].params != trials[3].params
+
+
+def test_a_trial_whose_training_failed_is_not_made_again(
+    search: Quick, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as during:
+        during.setattr(search_hyperparameters, "perform", ending_with(WeightsError("out of memory")))
+        with pytest.raises(WeightsError, match="out of memory"):
+            run_search(search, 1, quiet=True)
+    assert "Traceback" not in caplog.text
+    failed, made = run_search(search, 1, quiet=True).trials
+    assert (failed.state.name, made.state.name) == ("FAIL", "COMPLETE")
+    assert failed.params != made.params
+
+
+def test_the_command_says_on_ctrl_c_how_it_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(search_hyperparameters, "perform", ending_with(KeyboardInterrupt()))
+    assert main([str(tmp_path), "-o", str(tmp_path / "out")]) == 130
+    assert "Traceback" not in caplog.text
+    assert capsys.readouterr().err.endswith("Stopped. The same command goes on, and makes the trial again that was cut off.\n")
 
 
 def test_all_epochs_of_a_training_are_told_of_also_those_after_the_last_look(search: Quick) -> None:
