@@ -4,16 +4,17 @@
     python tools/search_hyperparameters.py work/phantom -o work/search --experiment document_002 -- --pretrained densenet.pt
 
 What is searched stands in a JSON file (--space, otherwise configs/comparison/search.json): names of the configs' values with a
-list to choose from, or `low`, `high` and `log`. A trial that falls behind the median of the others at the same epoch is stopped.
-All is kept in OUT/search.db: the same command goes on after an interruption, and a trial that was cut off is made again. Written:
+list to choose from, or `low`, `high` and `log` for those that take fractions. A trial that falls behind the median of the others
+at the same epoch is stopped. All is kept in OUT/search.db: the same command goes on after an interruption, and a trial that was
+cut off is made again. Written:
 
     trials.csv                     one row per trial: values, result, state
     best.json                      values of the best trial, an overlay for its bundle
     history.png importances.png slices.png epochs.png
     trials/<number>/               model.pt epochs.csv log.txt and TensorBoard events of each
 
-The studies of the split `validation` decide, so that what is chosen has to be tested on others. Needs optuna:
-`pip install monai_spine[search]`.
+The studies of the split `validation` decide, so that what is chosen has to be tested on others. Needs
+`pip install -e ".[search]"`.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from monai.bundle import ConfigParser
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, Trial, TrialState
 from optuna.visualization import matplotlib as plots
+from search_space import Space, read_space, refuse_unfit_space, suggested
 
 from monai_spine.comparison.experiments import find_experiment
 from monai_spine.console import progress_reporter
@@ -45,7 +48,6 @@ _STARTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _FAILED = "training_failed"
 _AGAIN = "made_again_of"
 """What is noted of a trial: that its training ended with an error; which trial that was cut off it makes again."""
-Space = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Search:
         study: Folder of a prepared study.
         output: Where everything goes.
         bundle: Folder of the bundle.
-        overlays: Configs laid over its `train.json`.
+        overlays: Configs laid over its `train.json`, after one that builds optimisers by name.
         space: Names of values, each with its choices or its limits.
         arguments: More arguments of each training.
     """
@@ -68,41 +70,36 @@ class Search:
     space: Space
     arguments: tuple[str, ...] = ()
 
+    def configs(self) -> tuple[Path, ...]:
+        """What is laid over the bundle's `train.json`."""
+        return overlay("training", "optimizer"), *self.overlays, overlay("comparison", "record")
+
+    def config(self) -> ConfigParser:
+        """The configs of a training without the values that are searched.
+
+        Raises:
+            TableError: One cannot be read.
+        """
+        parser = ConfigParser()
+        try:
+            parser.read_config([str(self.bundle / "configs" / "train.json"), *map(str, self.configs())])
+        except (OSError, ValueError) as error:
+            raise TableError(f"The configs cannot be read ({error}). Give JSON files with --overlays.") from error
+        return parser
+
     def step(self, number: int, values: Mapping[str, Any]) -> Step:
         """The training of one trial."""
         folder = self.output / "trials" / str(number)
-        places = {"dataset_dir": str(self.study), "output_dir": str(folder), "ckpt_path": str(folder / "best.pt")}
-        overlays = (overlay("training", "optimizer"), *self.overlays, overlay("comparison", "record"))
         arguments = [part for name, value in values.items() for part in (f"--{name}", str(value))]
-        command = bundle_command("training", self.bundle, overlays, places, [*self.arguments, *arguments])
+        command = self._command(folder, folder / "best.pt", self.configs(), arguments)
         said = ", ".join(
             f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
         )
         return Step(f"trial {number} ({said})", command, folder, folder / "model.pt", folder / "best.pt")
 
-
-def read_space(path: Path) -> Space:
-    """Read what is searched.
-
-    Raises:
-        TableError: An entry is neither a list of choices nor has it limits.
-    """
-    space: Space = json.loads(path.read_text(encoding="utf-8"))
-    for name, values in space.items():
-        limits = (
-            isinstance(values, dict) and set(values) <= {"low", "high", "log"} and values.get("low", 1) < values.get("high", 0)
-        )
-        if not limits and not (isinstance(values, list) and values):
-            raise TableError(f"{path}: {name} must be a list of choices, or have low < high and perhaps log, got {values!r}.")
-    return space
-
-
-def suggested(trial: Trial, space: Space) -> dict[str, Any]:
-    """The values of a trial."""
-    return {
-        name: trial.suggest_categorical(name, values) if isinstance(values, list) else trial.suggest_float(name, **values)
-        for name, values in space.items()
-    }
+    def _command(self, folder: Path, weights: Path, configs: Sequence[Path], arguments: Sequence[str] = ()) -> tuple[str, ...]:
+        places = {"dataset_dir": str(self.study), "output_dir": str(folder), "ckpt_path": str(weights)}
+        return bundle_command("training", self.bundle, configs, places, [*self.arguments, *arguments])
 
 
 class _Watch:
@@ -148,8 +145,10 @@ def run_search(search: Search, trials: int, *, sampler_seed: int = 0, quiet: boo
 
     Raises:
         OutputError: The folder holds another search.
+        TableError: What is searched does not fit the configs.
         WeightsError: A training fails.
     """
+    refuse_unfit_space(search.space, search.config(), search.arguments)
     overlays = [path.name for path in search.overlays]
     settings = {"study": str(search.study.resolve()), "bundle": search.bundle.name, "overlays": overlays}
     keep(search.output, {**settings, "space": dict(search.space), "arguments": list(search.arguments)})
@@ -253,6 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _count_of_trials(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"there must be at least one trial, got {text}")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of a prepared study")
@@ -261,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--experiment", help="of configs/experiments; its first architecture is searched")
     parser.add_argument("--overlays", nargs="+", type=Path, default=[], help="more configs laid over train.json")
     parser.add_argument("--space", type=Path, default=CONFIGS / "comparison" / "search.json", help="what is searched")
-    parser.add_argument("--trials", type=int, default=30, help="how many there shall be in all; default: 30")
+    parser.add_argument("--trials", type=_count_of_trials, default=30, help="how many there shall be in all; default: 30")
     return parser
 
 

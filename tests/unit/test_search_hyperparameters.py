@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import configparser
 import json
+import re
 import sys
 from collections.abc import Callable
-from configparser import ConfigParser
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from monai_spine.errors import OutputError, TableError, WeightsError
+from monai_spine.errors import OutputError, WeightsError
 from monai_spine.training import bundle_runs
 from monai_spine.training.bundle_runs import Step
 from monai_spine.weights import find_bundle
@@ -22,6 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 
 import search_hyperparameters  # noqa: E402
 from search_hyperparameters import CONFIGS, Search, main, read_space, run_search, write_report  # noqa: E402
+from search_space import refuse_unfit_space  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
 EPOCHS = 30
@@ -156,14 +158,66 @@ def test_a_trial_is_one_training_by_the_bundle_s_command(tmp_path: Path) -> None
     assert space["learning_rate"] == {"low": 1e-7, "high": 1e-3, "log": True}
 
 
-def test_a_space_without_choices_or_limits_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "space.json").write_text('{"dropout": {"low": 0.5, "high": 0.2}}')
-    with pytest.raises(TableError, match="dropout must be a list of choices, or have low < high"):
-        read_space(tmp_path / "space.json")
+UNFIT_FILES = {
+    "{": "cannot be read .*Give a JSON file with --space",
+    "": "cannot be read .*Give a JSON file with --space",
+    "{}": "names nothing to search. Write a JSON object",
+    "[1, 2]": "names nothing to search. Write a JSON object",
+    '{"dropout": {"low": 0.5, "high": 0.2}}': "dropout must be a list of numbers or words, or have low < high",
+    '{"dropout": {"low": 0.2}}': "dropout must be .*, got {.low.: 0.2}",
+    '{"dropout": {"low": "a", "high": "b"}}': "dropout must be",
+    '{"dropout": {"low": 0.1, "high": NaN}}': "dropout must be",
+    '{"dropout": {"low": 0.1, "high": 0.2, "step": 0.1}}': "dropout must be",
+    '{"dropout": {"low": 0.0, "high": 0.2, "log": true}}': "dropout must be .*true needs low > 0",
+    '{"dropout": {"low": 0.1, "high": 0.2, "log": "yes"}}': "dropout must be",
+    '{"dropout": 0.2}': "dropout must be",
+    '{"dropout": []}': "dropout must be",
+    '{"crop#shape": [[16, 56, 56], [8, 56, 56]]}': "crop#shape must be",
+    '{"learnig_rate": [0.1]}': "--learnig_rate would change nothing: .*Did you mean 'learning_rate'.*file of --space",
+    '{"batch_size": {"low": 8, "high": 64}}': "batch_size is 32 in the configs, so that it takes no fractions: list its choices",
+    '{"optimizer_name": {"low": 0, "high": 1}}': 'optimizer_name is "AdamW" in the configs',
+    '{"epochs": [3, 5]}': "--epochs is searched and stands after -- too",
+}
+
+
+@pytest.mark.parametrize("content", UNFIT_FILES)
+def test_an_unfit_space_is_refused_in_a_line_or_two(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space.json").write_text(content)
+    out = tmp_path / "out"
+    assert main([str(tmp_path), "-o", str(out), "--space", str(tmp_path / "space.json"), "--", "--epochs", "2"]) == 2
+    said = capsys.readouterr().err
+    assert re.match(f"Error: .*{UNFIT_FILES[content]}", said, re.DOTALL)
+    assert len(said.splitlines()) <= 3
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--space", "nowhere.json"], r"Error: nowhere\.json cannot be read \(.*No such file.*Give a JSON file with --space"),
+        (["--overlays", "nowhere.json"], r"Error: The configs cannot be read \(.*No such file.*Give JSON files with --overlays"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), "-o", str(tmp_path / "out"), *arguments]) == 2
+    assert re.match(said, capsys.readouterr().err)
+
+
+def test_a_search_of_no_trials_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "-o", str(tmp_path / "out"), "--trials", "0"])
+    assert "--trials: there must be at least one trial, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limits", [{"low": 1, "high": 2}, {"low": 1e-4, "high": 1, "log": True}])
+def test_limits_may_be_whole_where_the_value_is_not(search: Quick, limits: dict[str, object]) -> None:
+    refuse_unfit_space({"learning_rate": limits, "batch_size": [8, 16], "amp": [True, False]}, search.config())
 
 
 def test_what_a_search_needs_to_train_is_installed_with_it() -> None:
-    config = ConfigParser()
+    config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg")
     extras = config["options.extras_require"]
     assert {"optuna", *extras["bundle"].split()} <= set(extras["search"].split())
