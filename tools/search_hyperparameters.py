@@ -9,18 +9,20 @@ at the same epoch is stopped. All is kept in OUT/search.db: the same command goe
 cut off is made again. Written:
 
     trials.csv                     one row per trial: values, result, state
-    best.json                      values of the best trial, an overlay for its bundle
+    best.json best.sh              values of the best trial, and the command that trains with them
     history.png importances.png slices.png epochs.png
     trials/<number>/               model.pt epochs.csv log.txt and TensorBoard events of each
 
-The studies of the split `validation` decide, so that what is chosen has to be tested on others. Needs
-`pip install -e ".[search]"`.
+best.json is the last overlay of that command. Alone above a bundle it would not do: what it names stands in the other overlays
+too, such as configs/training/optimizer.json and those of the experiment. The studies of the split `validation` decide, so that
+what is chosen has to be tested on others. Needs `pip install -e ".[search]"`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -96,6 +98,12 @@ class Search:
             f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
         )
         return Step(f"trial {number} ({said})", command, folder, folder / "model.pt", folder / "best.pt")
+
+    def best_command(self) -> str:
+        """A training with the values of `best.json`, as one types it: laid over the same configs as in the search."""
+        folder = self.output / "best"
+        command = self._command(folder, folder / "model.pt", (*self.configs(), self.output / "best.json"))
+        return shlex.join(("python", *command[1:]))
 
     def _command(self, folder: Path, weights: Path, configs: Sequence[Path], arguments: Sequence[str] = ()) -> tuple[str, ...]:
         places = {"dataset_dir": str(self.study), "output_dir": str(folder), "ckpt_path": str(weights)}
@@ -209,12 +217,13 @@ def _made(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def write_report(search: Search, study: optuna.Study) -> str:
-    """Write tables and pictures, and return what was best."""
+    """Write tables, pictures and the command of the best values, and return what was best and that command."""
     study.trials_dataframe(attrs=("number", "state", "value", "params", "duration")).to_csv(
         search.output / "trials.csv", index=False
     )
     best = {**study.best_params}
     (search.output / "best.json").write_text(json.dumps(best, indent=4) + "\n", encoding="utf-8")
+    (search.output / "best.sh").write_text(f"{search.best_command()}\n", encoding="utf-8")
     drawn = {"history": plots.plot_optimization_history, "slices": plots.plot_slice, "epochs": plots.plot_intermediate_values}
     if len(study.get_trials(states=(TrialState.COMPLETE,))) > 1:
         drawn["importances"] = plots.plot_param_importances
@@ -227,7 +236,10 @@ def write_report(search: Search, study: optuna.Study) -> str:
         figure.savefig(search.output / f"{name}.png", dpi=100, bbox_inches="tight")
     counts = ", ".join(f"{sum(one.state == state for one in study.trials)} {state.name.lower()}" for state in _STARTED)
     values = ", ".join(f"{name} {value}" for name, value in best.items())
-    return f"{counts} trials. Best: {study.best_value:.4f}, trial {study.best_trial.number}: {values}"
+    return (
+        f"{counts} trials. Best: {study.best_value:.4f}, trial {study.best_trial.number}: {values}\n"
+        f"To train with these values (best.sh):\n{search.best_command()}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,7 +109,7 @@ def bundle_command(
         arguments: More arguments, which have the last word.
     """
     configs = [str(path) for path in (bundle / "configs" / "train.json", *overlays)]
-    given = {"config_file": str(configs), "bundle_root": str(bundle), **places}
+    given = {"config_file": json.dumps(configs, ensure_ascii=False), "bundle_root": str(bundle), **places}
     flags = [part for key, value in given.items() for part in (f"--{key}", value)]
     return (sys.executable, "-m", "monai.bundle", "run", what, *flags, *arguments)
 

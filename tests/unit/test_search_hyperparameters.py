@@ -5,16 +5,20 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from monai.bundle import ConfigParser
 
 from monai_spine.errors import OutputError, WeightsError
 from monai_spine.training import bundle_runs
-from monai_spine.training.bundle_runs import Step
+from monai_spine.training.bundle_runs import Step, overlay
+from monai_spine.training.given_names import given_to_run, unknown_names
 from monai_spine.weights import find_bundle
 
 optuna = pytest.importorskip("optuna")
@@ -156,6 +160,28 @@ def test_a_trial_is_one_training_by_the_bundle_s_command(tmp_path: Path) -> None
     assert step.command[1:5] == ("-m", "monai.bundle", "run", "training")
     assert step.command[-4:] == ("--learning_rate", "0.0001", "--optimizer_name", "SGD")
     assert space["learning_rate"] == {"low": 1e-7, "high": 1e-3, "log": True}
+
+
+@pytest.mark.parametrize("experiment", [None, "document_002"])
+def test_the_command_of_the_best_trial_trains_with_its_values(search: Quick, experiment: str | None) -> None:
+    overlays = () if experiment is None else (overlay("architectures", "densenet121"), overlay("experiments", experiment))
+    search = replace(search, overlays=overlays, space={**search.space, "optimizer_name": ["SGD"]}, arguments=("--amp", "False"))
+    study = run_search(search, 1, quiet=True)
+    command = write_report(search, study).splitlines()[-1]
+    assert (search.output / "best.sh").read_text() == f"{command}\n"
+    assert """ --config_file '["/""" in command
+    program, *arguments = shlex.split(command)
+    assert (program, arguments[:4]) == ("python", ["-m", "monai.bundle", "run", "training"])
+    files, given = given_to_run(arguments[2:])
+    config = ConfigParser()
+    config.read_config(files[:-1])
+    assert unknown_names(config, json.loads((search.output / "best.json").read_text())) == []
+    config.read_config(files)
+    assert unknown_names(config, given) == []
+    assert (config["amp"], config["ckpt_path"]) == (False, str(search.output / "best" / "model.pt"))
+    optimizer = config.get_parsed_content("optimizer")
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["lr"] == study.best_params["learning_rate"]
 
 
 UNFIT_FILES = {
