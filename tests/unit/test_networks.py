@@ -39,7 +39,7 @@ PUBLISHED = {
 """Weights at 1,000 classes and three colours in 2D, as published."""
 
 KINDS = [*[name for name, one in ARCHITECTURES.items() if one.steps < 5 and name != "vit"], "vgg11", "mnasnet0_75", "resnet18"]
-KINDS += ["vit", "densenet121", "efficientnet"]
+KINDS += ["resnet50", "vit", "densenet121", "efficientnet"]
 """One of each kind."""
 CROPS = ((16, 56, 56), (9, 45, 51))
 """A grader's, and one whose edges are odd at every step."""
@@ -53,9 +53,10 @@ def needs(name: str) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A narrow VGG and a small ViT: what is tested of them does not depend on their size."""
-    one = ARCHITECTURES["vgg11"]
-    monkeypatch.setitem(ARCHITECTURES, "vgg11", replace(one, trunk=partial(one.trunk, hidden=32)))
+    """A narrow VGG, a short ResNet-50 and a small ViT: what is tested of them does not depend on their size."""
+    for name, changed in {"vgg11": {"hidden": 32}, "resnet50": {"layers": (2, 2, 2, 2)}}.items():
+        one = ARCHITECTURES[name]
+        monkeypatch.setitem(ARCHITECTURES, name, replace(one, trunk=partial(one.trunk, **changed)))
     monkeypatch.setattr("monai_spine.networks.vgg._WIDTHS", (16, 32, 32, 64, 64))
     for key, value in {"hidden_size": 48, "mlp_dim": 96, "num_layers": 2, "num_heads": 3}.items():
         monkeypatch.setitem(monai_trunks.VISION_TRANSFORMER, key, value)
@@ -107,6 +108,25 @@ def test_the_layers_of_vgg_and_mnasnet_have_the_published_shapes(on_meta: None) 
     stacks = [(24, 56), (40, 28), (80, 14), (96, 14), (192, 7), (320, 7)]
     assert sizes[7:14] == [(16, 112), *stacks]
     assert sizes[-1] == (1280, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "maps"),
+    [
+        ("resnet50", "layer", [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]),
+        ("densenet121", "features.denseblock", [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (1024, 7, 7)]),
+    ],
+)
+def test_the_stages_of_resnet_and_densenet_give_maps_of_the_published_sizes(
+    name: str, stage: str, maps: list[tuple[int, ...]], on_meta: None
+) -> None:
+    network = build_network(name, shape=(224, 224), spatial_dims=2, in_channels=3)
+    found: list[tuple[int, ...]] = []
+    for number in range(1, 5):
+        part = network.trunk.get_submodule(f"{stage}{number}")
+        part.register_forward_hook(lambda part, given, answer: found.append(tuple(answer.shape[1:])))
+    network(torch.zeros(1, 3, 224, 224))
+    assert found == maps
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -178,13 +198,13 @@ def test_every_weight_learns_and_one_batch_can_be_learnt_by_heart(name: str, dim
     assert [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
     optimizer = torch.optim.Adam(network.train().parameters(), lr=1e-3)
     losses: list[float] = []
-    while len(losses) < 40 and (not losses or losses[-1] > 0.5 * losses[0]):
+    while len(losses) < 60 and (not losses or losses[-1] > 0.1 * losses[0]):
         optimizer.zero_grad()
         loss = cross_entropy(network(crops), labels)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] <= 0.5 * losses[0]
+    assert losses[-1] <= 0.1 * losses[0]
 
 
 @pytest.mark.parametrize("name", KINDS)
