@@ -43,7 +43,7 @@ def test_every_kind_of_network_can_be_looked_into_and_stays_as_it_is(name: str, 
     network = build_network(name, shape=(8, 32, 32), spatial_dims=dims).eval()
     image = torch.rand(1, 1, 8, 32, 32)
     before = network(image)
-    assert class_activation(network, image, 2).shape == (32, 32) if dims == 2 else (8, 32, 32)
+    assert class_activation(network, image, 2).shape == ((32, 32) if dims == 2 else (8, 32, 32))
     maps = feature_maps(network, image)
     assert 1 <= len(maps) <= 3
     assert all(values.ndim == dims + 1 for values in maps.values())
