@@ -202,11 +202,31 @@ def test_commands_hold_the_bundle_the_contender_and_the_experiment_in_this_order
     assert testing.command[testing.command.index("--split") + 1] == "test"
 
 
-def test_a_network_that_does_not_fit_stops_before_any_training_or_is_left_out(plan: Plan) -> None:
+def test_a_network_that_does_not_fit_stops_before_any_training(plan: Plan) -> None:
     small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=contenders_of(["vgg16"], [3], bundles=[CANAL]))
     with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match=r"vgg16.*at least 32 voxels along A"):
         run_all(small, reporter)
     assert not (plan.output / "runs").exists()
+
+
+def test_a_network_that_does_not_fit_is_left_out_where_that_was_asked_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("monai_spine.comparison.run.perform", lambda step, watch: done.append(step.name))
+    both = contenders_of(["vgg16", "cnn"], [3], bundles=[CANAL])
+    small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=both)
+    with progress_reporter(quiet=True) as reporter:
+        left, costs, (reason,) = run_all(small, reporter, leave_out=True)
+    assert [contender.label for contender in left.contenders] == ["cnn 3D"]
+    assert list(costs) == [(CANAL, "cnn 3D")]
+    assert reason.startswith("vgg16 does not fit: ")
+    assert len(done) == 3 * len(steps_of(next(left.runs())))
+    assert all(name.startswith("cnn 3D, fold") for name in done)
+
+
+def test_leaving_out_what_does_not_fit_leaves_one_at_least(plan: Plan) -> None:
+    small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=contenders_of(["vgg16"], [3], bundles=[CANAL]))
+    with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match="vgg16 does not fit"):
+        run_all(small, reporter, leave_out=True)
 
 
 @pytest.mark.parametrize("bundle", QUESTIONS)
