@@ -128,16 +128,18 @@ def test_a_picture_is_analysed_from_end_to_end(picture: tuple[Path, dict[str, np
         assert sum(entry["probabilities"].values()) == pytest.approx(1, abs=1e-4)
         assert entry["grade"] in DISC_GRADES
     assert [entry["vertebra"] for entry in content["vertebra_grades"]] == ["L1", "L2", "L3", "L4", "L5"]
-    graded = [grade for grade in content["grades"] if grade["status"] == "graded"]
-    assert [(grade["condition"], grade["level"]) for grade in graded] == [("spinal_canal_stenosis", level) for level in found][1:]
-    assert all("single_slice" in grade["flags"] and "point_px" in grade for grade in graded)
+    canals = [grade for grade in content["grades"] if grade["status"] == "graded"]
+    assert [(grade["condition"], grade["level"]) for grade in canals] == [("spinal_canal_stenosis", level) for level in found][1:]
+    assert all("single_slice" in grade["flags"] and "point_px" in grade for grade in canals)
     assert "spinal_canal_stenosis_grading" in [bundle["name"] for bundle in content["provenance"]["bundles"]]
     assert "_ras_mm" not in json.dumps(content["levels"])
     assert DEGENERATION in [bundle["name"] for bundle in content["provenance"]["bundles"]]
     page = (folder / "report.html").read_text()
     assert "not validated for clinical use" in page
     assert page.count("Canal at") == 1
-    assert ("No degeneration" in page) != ("<b>Degeneration:</b>" in page)
+    graded = [*content["disc_grades"], *content["vertebra_grades"]]
+    worn = any(entry["grade"] != "normal" or entry.get("schmorl_node", 0.0) > 0.5 for entry in graded)
+    assert ("<b>Degeneration:</b>" in page, "<b>No degeneration</b>" in page) == (worn, not worn)
 
 
 @pytest.mark.slow

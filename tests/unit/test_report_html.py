@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from report_cases import HOSTILE, MEANING, SIMULATED, case
 
-from monai_spine.anatomy import LEVELS, TARGETS, Condition, Level, Severity, Side, TargetKind
+from monai_spine.anatomy import DISCS, LEVELS, TARGETS, Condition, Level, Severity, Side, TargetKind, Vertebra
+from monai_spine.degeneration import Degeneration
 from monai_spine.report import write_cohort, write_result
 from monai_spine.report.html import KINDS, report_html
 from monai_spine.report.tables import NOT_IN_THIS_RUN
@@ -223,6 +224,39 @@ def test_a_picture_without_geometry_is_shown_without_millimetres() -> None:
     _, page = page_of(picture_affine=affine)
     assert "no millimetres are given" in page.text
     assert "R -8, A" not in page.text
+
+
+def degeneration(worn: dict[str, str], nodes: dict[str, float]) -> tuple[Degeneration, ...]:
+    """Discs and vertebrae, normal but for `worn`; `nodes`: probabilities of Schmorl nodes, 0.1 where none is given."""
+    bodies = (Vertebra.L1, Vertebra.L2, Vertebra.L3, Vertebra.L4, Vertebra.L5)
+    return tuple(
+        Degeneration(
+            structure,
+            probabilities={"normal": 1.0},
+            grade=worn.get(structure.label, "normal"),
+            point_ras_mm=(0.0, 0.0, 0.0),
+            schmorl_node=None if structure in bodies else nodes.get(structure.label, 0.1),
+        )
+        for structure in (*DISCS, *bodies)
+    )
+
+
+@pytest.mark.parametrize(
+    ("worn", "nodes", "said"),
+    [
+        ({}, {}, "No degeneration of 6 discs and 5 vertebrae."),
+        ({}, {"L1/L2": 0.5}, "No degeneration of 6 discs and 5 vertebrae."),
+        ({"L4/L5": "bulge"}, {}, "Degeneration: L4/L5 bulge."),
+        ({"L4": "degenerative"}, {}, "Degeneration: L4 degenerative."),
+        ({"L5": "degenerative", "L5/S1": "extrusion"}, {"L1/L2": 0.6},
+         "Degeneration: L5/S1 extrusion, L5 degenerative, L1/L2 Schmorl node."),
+    ],
+)  # fmt: skip
+def test_a_report_names_what_is_degenerate_or_says_that_nothing_is(
+    worn: dict[str, str], nodes: dict[str, float], said: str
+) -> None:
+    _, page = page_of(degeneration=degeneration(worn, nodes))
+    assert re.findall(r"No degeneration of [^.]*\.|Degeneration: [^.]*\.", page.text) == [said]
 
 
 def test_a_report_without_pictures_or_grades_is_still_a_page() -> None:
