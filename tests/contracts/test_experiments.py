@@ -61,18 +61,63 @@ def test_an_experiment_names_architectures_that_there_are_and_shares_of_all_stud
     assert SMALL[name] in facts(name)["architectures"]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_pictures_are_as_large_as_the_document_says_and_volumes_need_one_word_more(name: str) -> None:
-    sizes = {"000": 224, "001": 224, "002": 224, "003": 96, "004": 100}
-    edge = sizes[facts(name)["document"]]
+@pytest.mark.parametrize(
+    ("name", "edge", "said"),
+    [
+        ("document_000", 224, "stated"),
+        ("document_001", 224, "ours"),
+        ("document_002", 224, "ours"),
+        ("document_003", 96, "ours"),
+        ("document_003_binary", 96, "ours"),
+        ("document_004", 100, "stated"),
+    ],
+)
+def test_pictures_are_as_large_as_stated_or_as_said_under_ours_and_volumes_need_one_word_more(
+    name: str, edge: int, said: str
+) -> None:
+    assert f"{edge} × {edge}" in facts(name)[said]
     assert sorted(parsed(name).get_parsed_content("crop")["shape"]) == [1, edge, edge]
     assert sorted(parsed(name, slices=8).get_parsed_content("crop")["shape"]) == [8, edge, edge]
 
 
-def test_brightness_has_a_mean_and_a_deviation_of_a_half() -> None:
-    image = parsed("document_000").get_parsed_content("normalize")({"image": torch.rand(1, 1, 32, 32) * 700 + 90})["image"]
-    assert float(image.mean()) == pytest.approx(0.5, abs=1e-4)
-    assert float(image.std()) == pytest.approx(0.5, abs=1e-3)
+def test_brightness_has_the_mean_and_the_deviation_of_a_half_that_document_000_states() -> None:
+    parser, pictures = parsed("document_000"), torch.rand(2, 1, 1, 32, 32) * torch.tensor([700.0, 20.0]).view(2, 1, 1, 1, 1) + 90
+    alone = [parser.get_parsed_content("normalize")({"image": picture})["image"] for picture in pictures]
+    for image in (*alone, *parser.get_parsed_content("train#batch_preprocessing")({"image": pictures})["image"]):
+        assert float(image.mean()) == pytest.approx(0.5, abs=1e-4)
+        assert float(image.std()) == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(("architecture", "pictures"), [("simple_cnn", 32), ("inception_cnn", 32), ("vgg16", 16)])
+def test_batches_are_as_large_as_document_001_states(architecture: str, pictures: int, prepared: Path) -> None:
+    settings = facts("document_001")["architectures"][architecture]
+    parser = parsed("document_001", dataset_dir=str(prepared), size=32, **settings)
+    assert parser.get_parsed_content("train#dataloader").batch_size == pictures
+
+
+def test_the_learning_rate_falls_after_the_patience_that_document_001_states() -> None:
+    parser = parsed("document_001", size=32)
+    optimizer, scheduler = (parser.get_parsed_content(part) for part in ("optimizer", "lr_scheduler"))
+    rates = []
+    for loss in (1.0, 0.5, 0.5, 0.5, 0.5, 0.5):  # PyTorch lets as many epochs pass without gain as its patience says
+        scheduler.step(loss)
+        rates.append(optimizer.param_groups[0]["lr"] / parser.get_parsed_content("learning_rate"))
+    assert rates == pytest.approx([1, 1, 1, 1, 0.75, 0.75])
+
+
+@pytest.mark.parametrize("architecture", ["simple_cnn", "inception_cnn", "vgg16"])
+def test_pictures_are_augmented_but_for_the_inception_cnn_as_document_001_states(architecture: str) -> None:
+    parser = parsed("document_001", **facts("document_001")["architectures"][architecture])
+    jitter, changes = (parser.get_parsed_content(part) for part in ("jitter", "train#augmentation"))
+    if architecture == "inception_cnn":
+        assert (jitter, len(changes.transforms)) == (None, 0)
+    else:
+        assert (jitter["flip"], jitter["rotation_deg"], len(changes.transforms)) == (True, 15.0, 3)
+
+
+@pytest.mark.parametrize(("name", "shares"), [("document_001", [0.7, 0.15, 0.15]), ("document_004", [0.8, 0.05, 0.15])])
+def test_studies_are_split_into_training_validation_and_test_as_stated(name: str, shares: list[float]) -> None:
+    assert facts(name)["shares"] == shares
 
 
 def test_normal_against_severe_leaves_the_moderate_out_and_never_calls_it(prepared: Path) -> None:
