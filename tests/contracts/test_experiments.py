@@ -115,6 +115,11 @@ def test_pictures_are_augmented_but_for_the_inception_cnn_as_document_001_states
         assert (jitter["flip"], jitter["rotation_deg"], len(changes.transforms)) == (True, 15.0, 3)
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_share_of_dropout_is_named_whether_it_is_stated_or_ours(name: str) -> None:
+    assert f"dropout {parsed(name).get_parsed_content('dropout')}" in f"{facts(name)['stated']}; {facts(name)['ours']}"
+
+
 @pytest.mark.parametrize(("name", "shares"), [("document_001", [0.7, 0.15, 0.15]), ("document_004", [0.8, 0.05, 0.15])])
 def test_studies_are_split_into_training_validation_and_test_as_stated(name: str, shares: list[float]) -> None:
     assert facts(name)["shares"] == shares
