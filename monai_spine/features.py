@@ -71,6 +71,8 @@ def watching(network: nn.Module) -> Iterator[Features]:
         WeightsError: The network has no last layer.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
         >>> with watching(network) as features:
         ...     answers = network(torch.ones(2, 2, 2, 2))

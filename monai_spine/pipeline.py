@@ -97,6 +97,7 @@ def analyze(path: Path, *, models: Models | None = None, settings: Settings | No
     """Analyse one study at a stroke; see `analyze_study`. Of a zip, the files are gone when this returns.
 
     Example:
+        >>> from pathlib import Path
         >>> analysis = analyze(Path("path/to/study"))  # doctest: +SKIP
         >>> [grade.severity for grade in analysis.result.grades]  # doctest: +SKIP
     """

@@ -129,6 +129,7 @@ def build_network(
         ArchitectureError: The architecture is unknown, or does not fit the shape; the message names the axis and the least size.
 
     Example:
+        >>> import torch
         >>> network = build_network("cnn", shape=(16, 56, 56), spatial_dims=2, out_channels=(5, 3))
         >>> network(torch.zeros(2, 1, 16, 56, 56)).shape
         torch.Size([2, 8])

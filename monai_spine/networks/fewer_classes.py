@@ -28,6 +28,8 @@ class FewerClasses(nn.Module):
         AnatomyError: One is unknown.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> network = FewerClasses(nn.Flatten(), ["normal_mild", "severe"])
         >>> network(torch.tensor([[1.0, 2.0]])).softmax(dim=1).round(decimals=2)
         tensor([[0.2700, 0.0000, 0.7300]])

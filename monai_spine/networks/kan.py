@@ -39,6 +39,7 @@ class SplineLinear(nn.Module):
         ValueError: There are less than 1 interval or an order below 1.
 
     Example:
+        >>> import torch
         >>> layer = SplineLinear(4, 2)
         >>> layer(torch.zeros(3, 4)).shape, layer.basis(torch.zeros(3, 4)).sum(dim=2).unique()
         (torch.Size([3, 2]), tensor([1.]))

@@ -18,6 +18,7 @@ class MiddleSlice(nn.Module):
         ValueError: The axis is none of the three.
 
     Example:
+        >>> import torch
         >>> MiddleSlice(0)(torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 1, 4, 2, 3))
         tensor([[[[1.5000, 1.5000, 1.5000],
                   [1.5000, 1.5000, 1.5000]]]])

@@ -32,6 +32,8 @@ class SlicedClassifier(nn.Module):
     Source: Ilse, Tomczak, Welling, Attention-based deep multiple instance learning, ICML 2018.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
         >>> network = SlicedClassifier(encoder, features=16, out_channels=3, axis=0)
         >>> crops = torch.zeros(2, 1, 4, 8, 8)

@@ -33,6 +33,7 @@ class StudyHead(nn.Module):
     Source: Vaswani et al., Attention is all you need, NeurIPS 2017 (`torch.nn.TransformerEncoder`, normalised first).
 
     Example:
+        >>> import torch
         >>> head = StudyHead({"spinal_canal_stenosis": 8}).eval()
         >>> logits, present = torch.randn(2, 25, 3), torch.ones(2, 25, dtype=torch.bool)
         >>> torch.equal(head(logits, torch.randn(2, 25, 8), present), logits)

@@ -62,6 +62,7 @@ class TwoBranchDenseNet(nn.Module):
         ValueError: There are fewer than two branches, or `branch_dropout` lies outside [0, 1].
 
     Example:
+        >>> import torch
         >>> network = TwoBranchDenseNet(3, 2, 3, init_features=4, growth_rate=2, block_config=[1], norm="instance").eval()
         >>> crops = torch.rand(5, 2, 16, 24, 24)
         >>> crops[0, 1] = float("nan")

@@ -23,6 +23,8 @@ class TwoHeads(nn.Module):
         ValueError: There is no head, or one has no two classes.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> network = TwoHeads(nn.Sequential(nn.Flatten(), nn.Linear(64, 16)), features=16, classes=(5, 3))
         >>> network(torch.zeros(2, 1, 4, 4, 4)).shape
         torch.Size([2, 8])

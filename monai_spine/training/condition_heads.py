@@ -62,6 +62,7 @@ class ConditionLoss(nn.Module):
         ValueError: As in `GradeLoss`, or the share lies outside [0, 1].
 
     Example:
+        >>> import torch
         >>> loss = ConditionLoss(severity_share=0.5)
         >>> round(float(loss(torch.zeros(2, 8), torch.tensor([[0, 1], [4, -1]]))), 4)  # (log 5 + log 3) / 2
         1.354
@@ -108,6 +109,7 @@ def macro_f1(confusion: torch.Tensor) -> torch.Tensor:
     """Mean F1 over the classes that occur or are called, from counts (true, predicted), as scikit-learn's macro average.
 
     Example:
+        >>> import torch
         >>> float(macro_f1(torch.tensor([[3.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))) == (6 / 7 + 2 / 3) / 2
         True
     """

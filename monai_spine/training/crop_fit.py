@@ -28,6 +28,7 @@ def refuse_small_crop(network: nn.Module, shape: Sequence[Any]) -> None:
         ArchitectureError: The crop is too small; the message names the axis and the least size.
 
     Example:
+        >>> from torch import nn
         >>> refuse_small_crop(nn.Conv3d(1, 3, kernel_size=5), (4, 8, 8))
         Traceback (most recent call last):
         monai_spine.errors.ArchitectureError: The network cannot see a crop of 4 × 8 × 8 voxels: along R it takes 5 at least, ...

@@ -28,6 +28,7 @@ def soft_targets(labels: torch.Tensor) -> torch.Tensor:
         ValueError: The labels have another shape.
 
     Example:
+        >>> import torch
         >>> soft_targets(torch.tensor([2, -1])).tolist()
         [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
@@ -57,6 +58,7 @@ class GradeLoss(nn.Module):
     Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021 (logits shifted by known weights within the loss).
 
     Example:
+        >>> import torch
         >>> loss = GradeLoss()
         >>> round(float(loss(torch.zeros(2, 3), torch.tensor([0, -1]))), 4)
         1.0986
@@ -110,6 +112,7 @@ class OrdinalLoss(GradeLoss):
     networks: Hou, Yu, Samaras, Squared earth mover's distance-based loss for training deep neural networks, arXiv:1611.05916.
 
     Example:
+        >>> import torch
         >>> loss = OrdinalLoss(share=1.0)
         >>> sure = torch.tensor([[9.0, -9.0, -9.0]])
         >>> [round(float(loss(sure, torch.tensor([label]))), 2) for label in (0, 1, 2)]
