@@ -1,1 +1,1 @@
-"""Architectures that MONAI lacks."""
+"""Architectures: those that MONAI lacks, and MONAI's own as trunks (`monai_trunks.py`)."""
