@@ -1,7 +1,7 @@
 """MNASNet (B1) for 2D and 3D, with torchvision's names for its weights.
 
-Source: Tan et al., MnasNet: platform-aware neural architecture search for mobile, CVPR 2019, figure 7, without squeeze and
-excitation.
+Source: Tan et al., MnasNet: platform-aware neural architecture search for mobile, arXiv 1807.11626v1, 2018, whose layers the
+authors' code calls `mnasnet_b1`. Figure 7 of the paper at CVPR 2019 shows another network, A1.
 """
 
 from __future__ import annotations
