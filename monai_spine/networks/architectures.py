@@ -30,7 +30,7 @@ __all__ = ["ARCHITECTURES", "Architecture", "architecture", "build_network"]
 def _linear_head(features: int, classes: Sequence[int], dropout_prob: float) -> nn.Module:
     """Dropout and a linear layer; several heads side by side for several questions."""
     if len(classes) > 1:
-        return TwoHeads(nn.Identity(), features=features, classes=classes, dropout_prob=dropout_prob)
+        return TwoHeads(nn.Identity(), features=features, classes=classes, dropout_prob=dropout_prob, activated=False)
     return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout_prob), out=nn.Linear(features, classes[0])))
 
 

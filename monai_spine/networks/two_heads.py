@@ -18,6 +18,7 @@ class TwoHeads(nn.Module):
         features: Of the trunk.
         classes: Of each head.
         dropout_prob: Share of the features that each head does without in training.
+        activated: Features go through a ReLU first, as those of a `DenseNet`'s last linear layer have to. False: as they are.
 
     Raises:
         ValueError: There is no head, or one has no two classes.
@@ -30,13 +31,16 @@ class TwoHeads(nn.Module):
         torch.Size([2, 8])
     """
 
-    def __init__(self, trunk: nn.Module, *, features: int, classes: Sequence[int], dropout_prob: float = 0.0) -> None:
+    def __init__(
+        self, trunk: nn.Module, *, features: int, classes: Sequence[int], dropout_prob: float = 0.0, activated: bool = True
+    ) -> None:
         super().__init__()
         if not classes or min(classes) < 2:
             raise ValueError(f"There must be a head, and each needs at least 2 classes, got {list(classes)}.")
         self.trunk = trunk
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Dropout(dropout_prob), nn.Linear(features, count)) for count in classes
+            nn.Sequential(nn.ReLU() if activated else nn.Identity(), nn.Dropout(dropout_prob), nn.Linear(features, count))
+            for count in classes
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

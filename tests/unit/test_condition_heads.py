@@ -13,8 +13,10 @@ from ignite.metrics import ConfusionMatrix, Loss, MetricsLambda
 from ignite.metrics.confusion_matrix import cmAccuracy
 from monai.networks.nets import DenseNet
 from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
 
 from monai_spine.anatomy import KINDS, Condition, Severity, Side
+from monai_spine.networks.architectures import build_network
 from monai_spine.networks.two_heads import TwoHeads
 from monai_spine.training.condition_heads import (
     CLASSES,
@@ -198,3 +200,16 @@ def test_a_crop_is_drawn_as_it_is_read(condition: int, role: str, front: tuple[i
     assert drawn.shape == {"axial_t2": (8, 6), "sagittal_t2": (6, 8)}[role]
     assert (drawn[:, 0].min(), drawn[:, 1:].max()) == (1, 0)
     assert [text.get_text() for text in axes.texts] == [*marks, "10 mm"]
+
+
+def test_heads_on_features_as_they_are_see_those_below_zero_too() -> None:
+    features = -torch.rand(4, 3) - 0.1
+    for activated, seen in ((True, 1), (False, 4)):
+        network = TwoHeads(nn.Identity(), features=3, classes=(5, 3), activated=activated).eval()
+        assert len(network(features).unique(dim=0)) == seen
+
+
+def test_several_heads_of_an_architecture_see_what_one_head_sees() -> None:
+    network = build_network("vit", shape=(32, 32), spatial_dims=2, out_channels=(5, 3)).eval()
+    features = -torch.rand(4, network.class_layers.heads[0][-1].in_features) - 0.1
+    assert len(network.class_layers(features).unique(dim=0)) == 4
