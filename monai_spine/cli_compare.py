@@ -50,11 +50,12 @@ def compare(
 ) -> None:
     """Train architectures under one budget on one split, and write one table with its pictures. Goes on where it was stopped."""
     from monai_spine.comparison.contenders import ALL
+    from monai_spine.comparison.plan import unknown_settings
 
     if experiment is None and architectures is None:
         raise UsageError("Nothing to compare: give --architectures all, some names joined by commas, or --experiment.")
     budget = {**({} if epochs is None else {"epochs": epochs}), **dict(_setting(one) for one in settings or ())}
-    names = None if architectures is None else architectures.split(",")
+    names = None if architectures is None else [name.strip().lower() for name in architectures.split(",")]
     plan = _plan(
         study,
         output,
@@ -67,6 +68,8 @@ def compare(
         budget=budget,
         folder=bundles,
     )
+    if problems := unknown_settings(plan):
+        raise UsageError("\n".join(problems))
     page = _compared(plan, explain or (), leave_out=names is not None and ALL in names, quiet=quiet)
     if not quiet:
         typer.echo(page.with_suffix(".md").read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ class SaveAnswers(SaveRows):
     def row(self, example: Mapping[str, Any], answer: torch.Tensor) -> Sequence[str]:
         labels = torch.as_tensor(example["label"]).long().flatten().tolist()
         self._counts = len(answer), len(labels)
-        numbers = [f"{float(value):.6f}" for value in answer]
+        numbers = [f"{float(value):.9g}" for value in answer]
         return [str(example["case"]), str(example["target"]), *numbers, *map(str, labels)]
 
 

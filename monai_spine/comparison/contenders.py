@@ -45,11 +45,12 @@ class Contender:
         return self.label.lower().replace(" ", "_")
 
     def overlays(self, bundle: str) -> tuple[Path, ...]:
-        """Configs that put it in the place of a bundle's own network."""
+        """Configs that put it in the place of a bundle's own network, under the budget of all."""
+        budget = (overlay("comparison", "degeneration_budget"),) if bundle in _FLAT else ()
         if self.architecture == OWN:
-            return ()
-        own = overlay("architectures", self.architecture)
-        return (own, overlay("comparison", "degeneration")) if bundle in _FLAT else (own,)
+            return budget
+        flat = (overlay("comparison", "degeneration"),) if bundle in _FLAT else ()
+        return (overlay("architectures", self.architecture), *flat, *budget)
 
     def arguments(self) -> dict[str, Any]:
         """Values of the config's names."""

@@ -2,16 +2,16 @@
 
 OUT/settings.json
     folds/fold_0/datalist.json                                        training, validation and test of each fold
-    runs/<bundle>/<contender>/cost.json                               parameters, operations, milliseconds
+    runs/<bundle>/<contender>/settings.json cost.json                 its configs; parameters, operations, milliseconds
     runs/<bundle>/<contender>/fold_0/seed_0/model.pt epochs.csv answers.csv log.txt      TensorBoard events beside them
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from monai_spine.errors import TableError
 from monai_spine.studies.folds import write_splits
 from monai_spine.studies.prepared import Datalist, PreparedCase, read_datalist
 from monai_spine.studies.stratified import stratified_parts
-from monai_spine.training.bundle_runs import Step, bundle_command, keep, overlay
+from monai_spine.training.bundle_runs import Step, bundle_command, keep, overlay, refuse_other, sha256_of
+from monai_spine.training.given_names import unknown_names
 
-__all__ = ["Plan", "Run", "parsed_config", "steps_of", "write_down"]
+__all__ = ["Plan", "Run", "parsed_config", "refuse_other_runs", "steps_of", "unknown_settings", "write_down"]
 
 _VALIDATION = 0.15
 
@@ -58,13 +59,18 @@ class Plan:
     questions: tuple[str, ...] | None = None
 
     @property
-    def held_out(self) -> float:
-        """Share of the studies that a fold tests on."""
-        return self.shares[2] if self.folds == 1 else 1 / self.folds
+    def test_to_training(self) -> float:
+        """Studies of a fold's test for each that it learns from."""
+        training, _, test = self.shares if self.folds == 1 else ((1 - _VALIDATION) * (1 - 1 / self.folds), 0.0, 1 / self.folds)
+        return test / training
 
     def fold(self, number: int) -> Path:
         """Folder of a fold's data list."""
         return self.output / "folds" / f"fold_{number}"
+
+    def runs_of(self, bundle: Path, contender: Contender) -> Path:
+        """Folder of a contender's runs, and of what its network costs."""
+        return self.output / "runs" / bundle.name / contender.slug
 
     def overlays_of(self, bundle: Path, contender: Contender) -> tuple[Path, ...]:
         """All configs that are laid over a bundle's `train.json`."""
@@ -95,7 +101,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return self.plan.output / "runs" / self.bundle.name / self.contender.slug / f"fold_{self.fold}" / f"seed_{self.seed}"
+        return self.plan.runs_of(self.bundle, self.contender) / f"fold_{self.fold}" / f"seed_{self.seed}"
 
     @property
     def name(self) -> str:
@@ -147,30 +153,72 @@ def steps_of(run: Run) -> tuple[Step, Step]:
 
 def parsed_config(plan: Plan, bundle: Path, contender: Contender) -> ConfigParser:
     """The `train.json` of a bundle with everything that is laid over it for a contender."""
-    parser = ConfigParser()
-    parser.read_config([str(bundle / "configs" / "train.json"), *map(str, plan.overlays_of(bundle, contender))])
+    parser = _config(plan, bundle, contender)
     parser.update({"bundle_root": str(bundle), "dataset_dir": str(plan.fold(0)), **plan.settings_of(contender)})
     return parser
 
 
-def write_down(plan: Plan) -> None:
-    """Write settings and folds, or refuse to go on with others than are there. Contenders, bundles and seeds may be added.
+def _config(plan: Plan, bundle: Path, contender: Contender) -> ConfigParser:
+    """The config files, and no value that a command line gives."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / "train.json"), *map(str, plan.overlays_of(bundle, contender))])
+    return parser
+
+
+def unknown_settings(plan: Plan) -> list[str]:
+    """A sentence for each name of the budget that the configs of a contender do not know, with the nearest that is there."""
+    said = [
+        sentence.replace("--", "--set ", 1)
+        for bundle in plan.bundles
+        for contender in plan.contenders
+        for sentence in unknown_names(_config(plan, bundle, contender), plan.settings)
+    ]
+    return list(dict.fromkeys(said))
+
+
+def refuse_other_runs(plan: Plan) -> None:
+    """Refuse to go on in a folder with runs of another study, budget or configs. Contenders, bundles and seeds may be added.
 
     Raises:
-        OutputError: The folder holds runs of other settings, or cannot be written.
+        OutputError: It does.
+        TableError: The study cannot be read.
+    """
+    read_datalist(plan.study)
+    refuse_other(plan.output, _settings(plan))
+    for bundle, contender in product(plan.bundles, plan.contenders):
+        refuse_other(plan.runs_of(bundle, contender), _configs(plan, bundle, contender))
+
+
+def write_down(plan: Plan) -> None:
+    """Write settings and folds, or refuse to go on as `refuse_other_runs` does.
+
+    Raises:
+        OutputError: The folder holds other runs, or cannot be written.
         TableError: The study cannot be read, or has too few patients for the folds.
     """
-    settings = {
+    datalist = read_datalist(plan.study)
+    folds = _splits(datalist, plan)
+    keep(plan.output, _settings(plan))
+    for bundle, contender in product(plan.bundles, plan.contenders):
+        keep(plan.runs_of(bundle, contender), _configs(plan, bundle, contender))
+    for number, splits in enumerate(folds):
+        write_splits(datalist, plan.fold(number), splits=splits)
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """What all runs of a folder share."""
+    return {
         "study": str(plan.study.resolve()),
+        "content": sha256_of([plan.study / "datalist.json"]),
         "folds": plan.folds,
         "shares": list(plan.shares) if plan.folds == 1 else None,
-        "overlays": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in plan.overlays},
+        "overlays": sha256_of(plan.overlays),
         "settings": {key: str(value) for key, value in plan.settings.items()},
     }
-    datalist = read_datalist(plan.study)
-    keep(plan.output, settings)
-    for number, splits in enumerate(_splits(datalist, plan)):
-        write_splits(datalist, plan.fold(number), splits=splits)
+
+
+def _configs(plan: Plan, bundle: Path, contender: Contender) -> dict[str, Any]:
+    return {"configs": sha256_of([bundle / "configs" / "train.json", *plan.overlays_of(bundle, contender)])}
 
 
 def _splits(datalist: Datalist, plan: Plan) -> list[dict[str, list[str]]]:

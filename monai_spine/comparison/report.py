@@ -86,7 +86,7 @@ def write_comparison(
     """
     found = _answers(plan)
     runs = _runs(plan, found, measured)
-    tests = paired_tests(runs, held_out=plan.held_out)
+    tests = paired_tests(runs, test_to_training=plan.test_to_training)
     means = mean_and_deviation(runs, (*FIGURES, *COSTS))
     for name, table in {"runs": runs, "comparison": means, "tests": tests}.items():
         write_rows(plan.output / f"{name}.csv", list(table.columns), table.itertuples(index=False))

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.cost import Cost, cost_of
-from monai_spine.comparison.plan import Plan, Run, parsed_config, steps_of, write_down
+from monai_spine.comparison.plan import Plan, Run, parsed_config, refuse_other_runs, steps_of, write_down
 from monai_spine.console import Reporter
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.errors import ArchitectureError
@@ -22,7 +23,8 @@ __all__ = ["run_all"]
 def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple[Plan, dict[tuple[str, str], Cost], list[str]]:
     """Run what is not finished.
 
-    Networks are built and measured before the first is trained, so that one that does not fit stops nothing later.
+    Networks are built and measured before anything is written down or trained: one that does not fit stops nothing later, and
+    the command can be corrected for the same folder.
 
     Args:
         plan: What is compared.
@@ -39,7 +41,7 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
         TableError: The study cannot be used.
         WeightsError: A training fails.
     """
-    write_down(plan)
+    refuse_other_runs(plan)
     costs: dict[tuple[str, str], Cost] = {}
     reasons: dict[Contender, str] = {}
     for contender in plan.contenders:
@@ -54,6 +56,9 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
     if not fitting:
         raise ArchitectureError(next(iter(reasons.values())))
     plan = replace(plan, contenders=fitting)
+    write_down(plan)
+    for bundle, contender in product(plan.bundles, plan.contenders):
+        _write_cost(costs[bundle.name, contender.label], _cost_path(plan, bundle, contender))
     steps = [(run, step) for run in plan.runs() for step in steps_of(run)]
     for number, (run, step) in enumerate(steps):
         share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
@@ -71,7 +76,7 @@ def _say(reporter: Reporter, run: Run, step: Step, share: float, counted: str) -
 
 
 def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
-    path = Run(plan, bundle, contender, 0, 0).folder.parents[1] / "cost.json"
+    path = _cost_path(plan, bundle, contender)
     if path.is_file():
         return Cost(**json.loads(path.read_text(encoding="utf-8")))
     parser = parsed_config(plan, bundle, contender)
@@ -81,12 +86,17 @@ def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
     except RuntimeError as error:
         raise _architecture_error(error) or error from error
     shape = shape[1:] if bundle.name == DEGENERATION else shape
-    cost = cost_of(network, (1, *shape), device=parser.get_parsed_content("device"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    return cost_of(network, (1, *shape), device=parser.get_parsed_content("device"))
+
+
+def _cost_path(plan: Plan, bundle: Path, contender: Contender) -> Path:
+    return plan.runs_of(bundle, contender) / "cost.json"
+
+
+def _write_cost(cost: Cost, path: Path) -> None:
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(asdict(cost)) + "\n", encoding="utf-8")
     beside.replace(path)
-    return cost
 
 
 def _architecture_error(error: BaseException) -> ArchitectureError | None:

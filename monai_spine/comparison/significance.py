@@ -12,16 +12,16 @@ __all__ = ["corrected_t_test", "holm"]
 _SAME = 1e-9
 
 
-def corrected_t_test(differences: Sequence[float], *, held_out: float) -> tuple[float, float]:
+def corrected_t_test(differences: Sequence[float], *, test_to_training: float) -> tuple[float, float]:
     """Two-sided paired t test over folds whose training sets overlap.
 
     A plain t test takes folds for independent, which makes it call differences far too often; here the variance of the mean is
-    (1/n + held-out studies / training studies) times that of the differences. Wilcoxon's test, the usual way out, cannot fall
-    below p = 0.06 with five folds, whatever they say.
+    (1/n + studies of the test / studies of the training) times that of the differences. Wilcoxon's test, the usual way out,
+    cannot fall below p = 0.06 with five folds, whatever they say.
 
     Args:
         differences: One of each fold.
-        held_out: Share of the studies that a fold tests on, such as 0.2 of five folds.
+        test_to_training: Studies of a fold's test for each that it learns from, such as 0.25 of five folds.
 
     Returns:
         t and p; NaN for fewer than two folds, and for differences that are all the same: shares of a few hundred answers often
@@ -30,14 +30,14 @@ def corrected_t_test(differences: Sequence[float], *, held_out: float) -> tuple[
     Source: Nadeau, Bengio, Inference for the generalization error, Machine Learning 52, 2003.
 
     Example:
-        >>> t, p = corrected_t_test([0.1, 0.2, 0.15, 0.05, 0.1], held_out=0.2)
+        >>> t, p = corrected_t_test([0.1, 0.2, 0.15, 0.05, 0.1], test_to_training=0.25)
         >>> round(t, 2), round(p, 3)
         (3.14, 0.035)
     """
     given = np.asarray(differences, dtype=float)
     if len(given) < 2 or np.isnan(given).any() or np.ptp(given) < _SAME:
         return float("nan"), float("nan")
-    variance = (1 / len(given) + held_out / (1 - held_out)) * given.var(ddof=1)
+    variance = (1 / len(given) + test_to_training) * given.var(ddof=1)
     t = float(given.mean() / np.sqrt(variance))
     return t, float(2 * stats.t.sf(abs(t), len(given) - 1))
 

@@ -56,14 +56,14 @@ def _units(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return runs.groupby([*KEYS, over], sort=False)[keys].mean().reset_index().rename(columns={over: "unit"})
 
 
-def paired_tests(runs: pd.DataFrame, *, held_out: float) -> pd.DataFrame:
+def paired_tests(runs: pd.DataFrame, *, test_to_training: float) -> pd.DataFrame:
     """Every pair of contenders on every figure of `TESTED`, with p corrected for the number of pairs.
 
     There are tests from two folds on: seeds of one split say nothing of other patients.
 
     Args:
         runs: As in `mean_and_deviation`.
-        held_out: Share of the studies that a fold tests on.
+        test_to_training: As of `corrected_t_test`.
 
     Returns:
         `bundle`, `question`, `figure`, `first`, `second`, `difference` (first − second), `t`, `p`, `p_holm`.
@@ -76,7 +76,7 @@ def paired_tests(runs: pd.DataFrame, *, held_out: float) -> pd.DataFrame:
                 wide = part.pivot(index="unit", columns="contender", values=key).dropna(axis=1)
                 pairs = list(combinations(wide.columns, 2))
                 apart = [(wide[a] - wide[b]).to_numpy(float) for a, b in pairs]
-                found = [corrected_t_test(one.tolist(), held_out=held_out) for one in apart]
+                found = [corrected_t_test(one.tolist(), test_to_training=test_to_training) for one in apart]
                 even = holm([p for _, p in found])
                 rows += [
                     (bundle, question, key, *pair, float(one.mean()), *test, corrected)

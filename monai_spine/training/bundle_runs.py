@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -16,10 +17,22 @@ from typing import IO
 
 from monai_spine.errors import OutputError, SpineError, WeightsError
 
-__all__ = ["CONFIGS", "Step", "bundle_command", "interruptible", "keep", "overlay", "perform", "said_of"]
+__all__ = [
+    "CONFIGS",
+    "Step",
+    "bundle_command",
+    "interruptible",
+    "keep",
+    "overlay",
+    "perform",
+    "refuse_other",
+    "said_of",
+    "sha256_of",
+]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Overlays, beside the package in its checkout."""
+_SETTINGS = "settings.json"
 _SHOWN = 15
 _WATCH_S = 1.0
 _TRACEBACK = "Traceback (most recent call last):"
@@ -48,18 +61,35 @@ class Step:
     written: Path
 
 
+def sha256_of(paths: Sequence[Path]) -> dict[str, str]:
+    """What files hold, by their names, for settings that may not change."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def refuse_other(folder: Path, settings: Mapping[str, object]) -> None:
+    """Refuse to go on in a folder with other settings than are written down there.
+
+    Raises:
+        OutputError: The folder holds runs of other settings.
+    """
+    path = folder / _SETTINGS
+    if not path.is_file():
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    differing = "; ".join(_differences({key: there.get(key) for key in settings}, settings))
+    if differing:
+        raise OutputError(f"{folder} holds runs of other settings: {differing}. Choose another folder, or remove it.")
+
+
 def keep(folder: Path, settings: Mapping[str, object]) -> None:
     """Write settings down in a folder, or refuse to go on with others than are there.
 
     Raises:
         OutputError: The folder holds runs of other settings.
     """
-    path = folder / "settings.json"
+    path = folder / _SETTINGS
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        differing = "; ".join(_differences({key: there.get(key) for key in settings}, settings))
-        if differing:
-            raise OutputError(f"{folder} holds runs of other settings: {differing}. Choose another folder, or remove it.")
+        refuse_other(folder, settings)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")

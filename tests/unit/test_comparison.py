@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import cost_of
 from monai_spine.comparison.experiments import find_experiment
 from monai_spine.comparison.pictures import costs, learning_curves
-from monai_spine.comparison.plan import Plan, parsed_config, steps_of, write_down
+from monai_spine.comparison.plan import Plan, parsed_config, refuse_other_runs, steps_of, unknown_settings, write_down
 from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.run import run_all
 from monai_spine.comparison.scores import FIGURES, official_score_of, scores_of
@@ -89,20 +90,20 @@ def test_seeds_are_averaged_before_the_deviation_over_folds() -> None:
 def test_one_split_has_a_deviation_over_seeds_and_no_test() -> None:
     one = runs(a=[0.5], b=[0.7])
     assert mean_and_deviation(one, FIGURES)["accuracy_sd"].tolist() == pytest.approx([0.01 / np.sqrt(2)] * 2)
-    assert paired_tests(one, held_out=0.15).empty
+    assert paired_tests(one, test_to_training=0.2).empty
 
 
 def test_the_corrected_test_is_a_plain_one_where_nothing_overlaps_and_milder_otherwise() -> None:
     differences = [0.10, 0.20, 0.15, 0.05, 0.12]
     plain = stats.ttest_1samp(differences, 0)
-    assert corrected_t_test(differences, held_out=0.0) == pytest.approx((plain.statistic, plain.pvalue))
-    assert corrected_t_test(differences, held_out=0.2)[1] > plain.pvalue
-    assert np.isnan(corrected_t_test([0.1], held_out=0.2)[1])
+    assert corrected_t_test(differences, test_to_training=0.0) == pytest.approx((plain.statistic, plain.pvalue))
+    assert corrected_t_test(differences, test_to_training=0.25)[1] > plain.pvalue
+    assert np.isnan(corrected_t_test([0.1], test_to_training=0.25)[1])
 
 
 def test_two_folds_that_differ_alike_are_no_evidence() -> None:
-    assert np.isnan(corrected_t_test([0.7825 - 0.78, 0.7925 - 0.79], held_out=0.5)).all()
-    assert np.isnan(corrected_t_test([0.0, 0.0], held_out=0.5)).all()
+    assert np.isnan(corrected_t_test([0.7825 - 0.78, 0.7925 - 0.79], test_to_training=1.0)).all()
+    assert np.isnan(corrected_t_test([0.0, 0.0], test_to_training=1.0)).all()
 
 
 def test_corrected_values_of_p_are_holm_s() -> None:
@@ -112,7 +113,7 @@ def test_corrected_values_of_p_are_holm_s() -> None:
 
 def test_the_table_marks_the_best_and_what_differs_from_it() -> None:
     found = runs(a=[0.90, 0.91, 0.92], b=[0.50, 0.52, 0.52], c=[0.89, 0.93, 0.90])
-    figures, rows = cells(mean_and_deviation(found, FIGURES), paired_tests(found, held_out=1 / 3))
+    figures, rows = cells(mean_and_deviation(found, FIGURES), paired_tests(found, test_to_training=0.5))
     assert [figure.key for figure in figures] == ["accuracy"]
     assert [(row["accuracy"].best, row["accuracy"].different) for row in rows] == [(True, False), (False, True), (False, False)]
     lines = markdown(["a", "b", "c"], figures, rows)
@@ -131,8 +132,17 @@ def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = read_answers(tmp_path / "answers.csv", QUESTIONS[CONDITIONS])
     assert found["condition"].labels.tolist() == [4, 2]
     assert found["severity"].labels.tolist() == [1]
-    assert found["severity"].probabilities.tolist() == [[0.2, 0.3, 0.5]]
+    assert found["severity"].probabilities[0].tolist() == pytest.approx([0.2, 0.3, 0.5])
     assert found["condition"].called.tolist() == [4, 4]
+
+
+def test_a_small_probability_is_no_zero_when_it_is_read_again(tmp_path: Path) -> None:
+    saved = SaveAnswers(tmp_path / "answers.csv")
+    example = {"case": "7", "target": "spinal_canal_stenosis_l4_l5", "label": torch.tensor(2)}
+    saved._rows = [saved.row(example, torch.tensor([1 - 2e-8, 1e-8, 1.25e-8]))]
+    saved._write(None)
+    read = read_answers(tmp_path / "answers.csv", QUESTIONS[CANAL])["severity"]
+    assert scores_of(read, QUESTIONS[CANAL][0])["log_loss"] == pytest.approx(-np.log(1.25e-8), abs=1e-4)
 
 
 def test_a_cost_counts_weights_and_two_operations_for_each_product() -> None:
@@ -191,6 +201,43 @@ def test_a_folder_of_other_settings_is_refused_and_contenders_may_be_added(plan:
         write_down(replace(plan, settings={"epochs": 2}))
 
 
+def test_the_ratio_of_the_test_is_that_of_the_folds_that_are_written(plan: Plan) -> None:
+    folds = replace(plan, folds=2)
+    assert folds.test_to_training == pytest.approx(0.5 / (0.85 * 0.5))
+    assert replace(plan, folds=1, shares=(0.7, 0.1, 0.2)).test_to_training == pytest.approx(0.2 / 0.7)
+
+
+def test_runs_of_what_a_study_or_a_config_was_before_are_not_gone_on_with(plan: Plan, tmp_path: Path) -> None:
+    study, root = tmp_path / "study", tmp_path / CANAL
+    shutil.copytree(plan.study, study)
+    shutil.copytree(plan.bundles[0] / "configs", root / "configs")
+    own = replace(plan, study=study, bundles=(root,))
+    write_down(own)
+    refuse_other_runs(own)
+    (root / "configs" / "train.json").write_text((root / "configs" / "train.json").read_text() + "\n")
+    with pytest.raises(OutputError, match=r"configs train\.json was"):
+        refuse_other_runs(own)
+    (study / "datalist.json").write_text((study / "datalist.json").read_text() + "\n")
+    with pytest.raises(OutputError, match=r"content datalist\.json was"):
+        refuse_other_runs(own)
+
+
+def test_a_misspelt_name_of_the_budget_is_known_before_anything_is_written(plan: Plan) -> None:
+    said = unknown_settings(replace(plan, settings={"learning_rat": 0.1, "batch_size": 4}))
+    assert len(said) == 1
+    assert "--set learning_rat would change nothing" in said[0]
+    assert "learning_rate" in said[0]
+    assert not plan.output.exists()
+
+
+def test_all_contenders_of_the_discs_have_one_budget(plan: Plan) -> None:
+    root, chosen = find_bundle(DEGENERATION).root, contenders_of(["own", "cnn"], [2], bundles=[DEGENERATION])
+    own, other = (parsed_config(replace(plan, settings={}), root, one) for one in chosen)
+    for name in ("epochs", "batch_size", "warmup_epochs", "val_interval"):
+        assert own[name] == other[name]
+    assert own["network_def"] != other["network_def"]
+
+
 def test_commands_hold_the_bundle_the_contender_and_the_experiment_in_this_order(plan: Plan) -> None:
     experiment = find_experiment("document_000")
     run = next(replace(plan, overlays=(experiment.path,)).runs())
@@ -206,7 +253,7 @@ def test_a_network_that_does_not_fit_stops_before_any_training(plan: Plan) -> No
     small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=contenders_of(["vgg16"], [3], bundles=[CANAL]))
     with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match=r"vgg16.*at least 32 voxels along A"):
         run_all(small, reporter)
-    assert not (plan.output / "runs").exists()
+    assert not plan.output.exists()
 
 
 def test_a_network_that_does_not_fit_is_left_out_where_that_was_asked_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
