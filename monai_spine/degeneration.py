@@ -5,7 +5,7 @@ The crop's size is a share of the column's own disc spacing, so that a picture w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ import torch
 
 from monai_spine.anatomy import DISC_GRADES, VERTEBRA_GRADES, Level, Vertebra
 from monai_spine.crops import CropSpec, crop_block, project_to_slice
-from monai_spine.errors import OutsideFieldOfViewError
+from monai_spine.errors import OutsideFieldOfViewError, WeightsError
 from monai_spine.geometry import Point
 from monai_spine.level_sequence import DISC_SPACING_MM
 from monai_spine.levels import Levels
+from monai_spine.suggestions import did_you_mean
 from monai_spine.volume import Volume
 from monai_spine.weights import Bundle, bundle_folder, find_bundle
 
@@ -30,6 +31,7 @@ __all__ = [
     "DegenerationGrader",
     "load_degeneration",
     "probabilities_of",
+    "refuse_unknown_heads",
     "split_heads",
 ]
 
@@ -70,10 +72,26 @@ def split_heads(together: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(zip(HEADS, together.split([len(names) for names in HEADS.values()], dim=-1), strict=True))
 
 
+def refuse_unknown_heads(names: Iterable[str]) -> None:
+    """Refuse a config that says something of a head that is not there.
+
+    Raises:
+        WeightsError: It does; the message offers the nearest.
+    """
+    for name in names:
+        if name not in HEADS:
+            raise WeightsError(f"There is no head {name!r}. {did_you_mean(name, HEADS)}Choose from: {', '.join(HEADS)}.")
+
+
 def probabilities_of(
     logits: torch.Tensor, temperatures: Mapping[str, float] | None = None, offsets: Mapping[str, Sequence[float]] | None = None
 ) -> torch.Tensor:
-    """A softmax of each head (…, 8), at its temperature and with the offsets of its answers (`training.decisions`)."""
+    """A softmax of each head (…, 8), at its temperature and with the offsets of its answers (`training.decisions`).
+
+    Raises:
+        WeightsError: A head is unknown.
+    """
+    refuse_unknown_heads([*(temperatures or {}), *(offsets or {})])
     parts = []
     for name, head in split_heads(logits).items():
         offset = torch.tensor((offsets or {}).get(name, [0.0] * head.shape[-1]), dtype=head.dtype, device=head.device)

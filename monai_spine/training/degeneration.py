@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from monai_spine.anatomy import DISCS, Level, Vertebra
-from monai_spine.degeneration import HEADS, split_heads
+from monai_spine.degeneration import HEADS, refuse_unknown_heads, split_heads
 from monai_spine.geometry import Point
 from monai_spine.studies.prepared import PreparedCase, read_datalist
 from monai_spine.training.losses import MISSING
@@ -63,6 +63,9 @@ class DegenerationLoss(nn.Module):
         weights: Of each head's answers; None or an absent head: all alike.
         shares: What each head counts in the sum.
         label_smoothing: Of all heads.
+
+    Raises:
+        WeightsError: A head is unknown.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class DegenerationLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        refuse_unknown_heads([*(weights or {}), *(shares or {})])
         self.weights = {head: torch.tensor((weights or {}).get(head, [1.0] * len(names))) for head, names in HEADS.items()}
         self.shares = {head: (shares or {}).get(head, 1.0) for head in HEADS}
         self.label_smoothing = label_smoothing

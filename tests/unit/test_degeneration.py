@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from monai.transforms import SqueezeDimd
 from monai_spine.anatomy import DISCS, Level, Vertebra
 from monai_spine.crops import CropSpec
 from monai_spine.degeneration import HEADS, DegenerationGrader, probabilities_of, split_heads
+from monai_spine.errors import WeightsError
 from monai_spine.level_sequence import DISC_SPACING_MM
 from monai_spine.levels import LevelPoint, Levels, VertebraPoint
 from monai_spine.training.degeneration import DegenerationLoss, answers
@@ -112,6 +114,20 @@ def test_each_head_sums_to_one_at_its_own_temperature() -> None:
     assert all(float(head.sum()) == pytest.approx(1) for head in heads.values())
     assert float(heads["schmorl_node"][0]) == pytest.approx(1 / (1 + np.exp(-1)))
     assert float(heads["vertebra"][0]) == pytest.approx(1 / (1 + np.exp(-2)))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: DegenerationLoss({"grades": [1.0] * 4}),
+        lambda: DegenerationLoss(shares={"grades": 2.0}),
+        lambda: probabilities_of(torch.zeros(8), {"grades": 2.0}),
+        lambda: probabilities_of(torch.zeros(8), offsets={"grades": [0.0] * 4}),
+    ],
+)
+def test_a_head_that_is_not_there_is_refused_with_the_nearest(ask: Callable[[], object]) -> None:
+    with pytest.raises(WeightsError, match=r"no head 'grades'\. Did you mean 'grade'\?"):
+        ask()
 
 
 def test_a_missing_label_costs_nothing_and_teaches_nothing() -> None:
