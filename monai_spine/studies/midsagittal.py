@@ -112,7 +112,7 @@ def _read_grades(path: Path) -> Mapping[str, _Graded]:
     for image, structure, grade, node in zip(table.cells["image"], structures, grades, nodes, strict=True):
         if grade in known:
             graded[image].grades[structure] = grade.partition("_")[2]
-        if grade.startswith("disc_"):
+        if grade == f"disc_{_SCHMORL}" or (grade.startswith("disc_") and node != ""):
             graded[image].schmorl_nodes[structure] = node == "1" or grade.endswith(_SCHMORL)
     return graded
 

@@ -137,10 +137,11 @@ def test_grades_and_schmorl_nodes_reach_the_data_list(tmp_path: Path) -> None:
         "L1/L2": ("disc_schmorl_node", "0"),
         "L3/L4": ("disc_extrusion", "1"),
         "L4/L5": ("disc_bulge", "0"),
+        "L5/S1": ("disc_normal", ""),
         "L4": ("vertebra_degenerative", "0"),
     }
     (case,) = read_datalist(midsagittal.prepare(graded(tmp_path / "data", given), tmp_path / "out")).cases
-    assert case.degeneration == {"L3/L4": "extrusion", "L4/L5": "bulge", "L4": "degenerative"}
+    assert case.degeneration == {"L3/L4": "extrusion", "L4/L5": "bulge", "L5/S1": "normal", "L4": "degenerative"}
     assert case.schmorl_nodes == {"L1/L2": True, "L3/L4": True, "L4/L5": False}
 
 
