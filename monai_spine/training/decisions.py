@@ -73,7 +73,7 @@ def macro_f1_weights(probabilities: Array, labels: npt.NDArray[np.int64]) -> Arr
     The single best is chance: given is the geometric mean of the best 3 of 100 tried, from a quarter to four times the first.
 
     Args:
-        probabilities: (N, C), of three classes or more.
+        probabilities: (N, C).
         labels: (N,).
     """
     classes = probabilities.shape[1]
@@ -83,7 +83,7 @@ def macro_f1_weights(probabilities: Array, labels: npt.NDArray[np.int64]) -> Arr
     for one in range(classes):
         said, true = answered == one, labels == one
         scores += 2 * (said & true).sum(axis=1) / np.maximum(said.sum(axis=1) + true.sum(), 1)
-    best = np.argsort(-scores, kind="stable")[: round(_BEST_SHARE * len(tried))]
+    best = np.argsort(-scores, kind="stable")[: max(1, round(_BEST_SHARE * len(tried)))]
     result: Array = np.exp(np.log(tried[best]).mean(axis=0))
     return result
 

@@ -50,6 +50,13 @@ def test_weights_find_the_rare_classes_on_cases_that_they_were_not_fitted_on() -
     assert weighed > plain + 0.02
 
 
+def test_two_classes_are_weighed_too() -> None:
+    logits, labels = cases(4000, [0.9, 0.1])
+    weights = macro_f1_weights(softmax(logits, axis=1), labels)
+    assert weights[0] == 1
+    assert weights[1] > 1
+
+
 def test_weights_by_frequency_find_each_class_as_well() -> None:
     logits, labels = cases(4000, [0.2, 0.8])
     weights = balanced_weights(labels, 2)
