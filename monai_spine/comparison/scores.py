@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,13 +77,13 @@ def scores_of(answers: Answers, question: Question) -> dict[str, float]:
     return found
 
 
-def official_score_of(severities: Mapping[str, Answers] | Sequence[Answers]) -> float:
+def official_score_of(severities: Sequence[Answers]) -> float:
     """The challenge's score of all answers together; NaN where a condition is absent.
 
     Args:
         severities: Answers about each condition, of the same studies.
     """
-    first, *others = severities.values() if isinstance(severities, Mapping) else severities
+    first, *others = severities
     rows = first.and_also(others)
     return score_rows(
         ScoredRows(
