@@ -27,9 +27,11 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 from monai.bundle import ConfigParser
@@ -47,6 +49,7 @@ from monai_spine.weights import find_bundle
 
 _METRICS = ("validation_weighted_log_loss", "validation_log_loss")
 _STARTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_SOUGHT = "log loss of validation"
 _FAILED = "training_failed"
 _AGAIN = "made_again_of"
 """What is noted of a trial: that its training ended with an error; which trial that was cut off it makes again."""
@@ -224,22 +227,35 @@ def write_report(search: Search, study: optuna.Study) -> str:
     best = {**study.best_params}
     (search.output / "best.json").write_text(json.dumps(best, indent=4) + "\n", encoding="utf-8")
     (search.output / "best.sh").write_text(f"{search.best_command()}\n", encoding="utf-8")
-    drawn = {"history": plots.plot_optimization_history, "slices": plots.plot_slice, "epochs": plots.plot_intermediate_values}
-    if len(study.get_trials(states=(TrialState.COMPLETE,))) > 1:
-        drawn["importances"] = plots.plot_param_importances
-    for name, draw in drawn.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            axes = draw(study)
-        figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
-        figure.set_size_inches(14 if name == "slices" else 8, 5)
-        figure.savefig(search.output / f"{name}.png", dpi=100, bbox_inches="tight")
+    _draw(study, search.output)
     counts = ", ".join(f"{sum(one.state == state for one in study.trials)} {state.name.lower()}" for state in _STARTED)
     values = ", ".join(f"{name} {value}" for name, value in best.items())
     return (
         f"{counts} trials. Best: {study.best_value:.4f}, trial {study.best_trial.number}: {values}\n"
         f"To train with these values (best.sh):\n{search.best_command()}"
     )
+
+
+def _draw(study: optuna.Study, folder: Path) -> None:
+    """Optuna's plots, named after what is searched for; an epoch far above the rest leaves the picture."""
+    drawn = {
+        "history": partial(plots.plot_optimization_history, target_name=_SOUGHT),
+        "slices": partial(plots.plot_slice, target_name=_SOUGHT),
+        "epochs": plots.plot_intermediate_values,
+    }
+    if len(study.get_trials(states=(TrialState.COMPLETE,))) > 1:
+        drawn["importances"] = partial(plots.plot_param_importances, target_name=_SOUGHT)
+    for name, draw in drawn.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.filterwarnings("ignore", message="Attempting to set identical", category=UserWarning)  # one choice in all
+            axes = draw(study)
+        if name == "epochs":
+            said = [value for trial in study.trials for value in trial.intermediate_values.values()]
+            axes.set(xlabel="epoch", ylabel=_SOUGHT, ylim=(0.9 * min(said), 1.5 * float(np.quantile(said, 0.9))))
+        figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
+        figure.set_size_inches(14 if name == "slices" else 8, 5)
+        figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
