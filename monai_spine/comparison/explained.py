@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from monai_spine.anatomy import Severity
 from monai_spine.comparison.contenders import Contender
+from monai_spine.comparison.pictures import save_figure
 from monai_spine.comparison.plan import Plan, Run, parsed_config
 from monai_spine.comparison.questions import Question, questions_of, spoken
 from monai_spine.errors import TableError, WeightsError
@@ -75,6 +76,7 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> dict[Path, s
         Captions of the files, Grad-CAM first.
 
     Raises:
+        OutputError: A sheet cannot be written.
         TableError: No fold's test has this case or target.
         WeightsError: The runs are not finished.
     """
@@ -93,15 +95,17 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> dict[Path, s
         for question in shown:
             looks[question.name].append(_look(run, network, image, example, (question, questions), severities, dataset))
         maps = _feature_sheet(network, image, contender, looks[shown[0].name][-1].axis)
-        others[_save(maps, out / f"features_{case}_{target}_{contender.slug}.png")] = (
+        others[save_figure(maps, out / f"features_{case}_{target}_{contender.slug}.png")] = (
             f"{contender.label}: what its first, a middle and its last convolution make of this crop."
         )
         filters = _filter_sheet(network, contender)
-        others[_save(filters, out / f"filters_{contender.slug}.png")] = f"{contender.label}: filters of its first convolution."
+        others[save_figure(filters, out / f"filters_{contender.slug}.png")] = (
+            f"{contender.label}: filters of its first convolution."
+        )
     title = f"{case}, {spoken(target or '')}"
     caption = f"{title}. The redder, the more Grad-CAM says that the answer rests on it; in red what was called wrong."
     sheets = {
-        _save(_cam_sheet(found, f"{title}: {name}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png"): caption
+        save_figure(_cam_sheet(found, f"{title}: {name}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png"): caption
         for name, found in looks.items()
     }
     return sheets | others
@@ -248,9 +252,3 @@ def _filter_sheet(network: torch.nn.Module, contender: Contender) -> Figure:
 def _flat(values: Array, axis: int) -> Array:
     """A map, or the middle slice of one in three dimensions."""
     return values if values.ndim == 2 else np.asarray(values.take(values.shape[axis] // 2, axis))
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from monai_spine.comparison.questions import Question, spoken
 from monai_spine.training.calibration import reliability_table
 from monai_spine.training.calibration_pictures import draw_reliability
 from monai_spine.training.grading_pictures import draw_confusion
+from monai_spine.whole_files import written_whole
 
-__all__ = ["confusions", "costs", "learning_curves", "reliabilities"]
+__all__ = ["confusions", "costs", "learning_curves", "reliabilities", "save_figure"]
 
 _COLUMNS = 4
 _USUAL, _HEADROOM = 0.95, 1.3
@@ -141,3 +143,14 @@ def _grid(
     for axes in list(figure.axes)[len(contents) :]:
         axes.set_axis_off()
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, and return where.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with written_whole(path) as beside:
+        figure.savefig(beside, dpi=110, format="png")
+    return path

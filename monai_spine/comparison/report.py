@@ -14,17 +14,17 @@ from torch.utils.tensorboard import SummaryWriter
 from monai_spine import __version__
 from monai_spine.comparison.answers import Answers, read_answers
 from monai_spine.comparison.cost import Cost
-from monai_spine.comparison.pictures import confusions, costs, learning_curves, reliabilities
+from monai_spine.comparison.pictures import confusions, costs, learning_curves, reliabilities, save_figure
 from monai_spine.comparison.plan import Plan, Run
 from monai_spine.comparison.questions import QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.scores import COSTS, FIGURES, official_score_of, scores_of
 from monai_spine.comparison.table import Cell, cells, markdown, mean_and_deviation, paired_tests
-from monai_spine.errors import OutputError
 from monai_spine.models import GRADERS
 from monai_spine.report.html import template_environment
 from monai_spine.result import RESEARCH_NOTICE
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.studies.table_output import write_rows
+from monai_spine.whole_files import write_text
 
 __all__ = ["ALL_CONDITIONS", "NOTES", "Section", "write_comparison"]
 
@@ -92,13 +92,13 @@ def write_comparison(
         write_rows(plan.output / f"{name}.csv", list(table.columns), table.itertuples(index=False))
     figures = _figures(plan, found, means)
     for name, (figure, _) in figures.items():
-        _save(figure, plan.output / f"{name}.png")
+        save_figure(figure, plan.output / f"{name}.png")
     sections = [_section(place, means, tests, {name: caption for name, (_, caption) in figures.items()}) for place in found]
     facts = _facts(plan, left_out)
     sheets = [(str(path.relative_to(plan.output)), caption) for path, caption in (explained or {}).items()]
-    _write(plan.output / "comparison.md", _markdown(facts, sections, sheets))
+    write_text(plan.output / "comparison.md", _markdown(facts, sections, sheets))
     page = template_environment().get_template("comparison.html")
-    _write(
+    write_text(
         plan.output / "comparison.html",
         page.render(facts=facts, sections=sections, notes=NOTES, research_notice=RESEARCH_NOTICE, sheets=sheets),
     )
@@ -211,24 +211,6 @@ def _markdown(facts: Sequence[str], sections: Sequence[Section], sheets: Sequenc
         lines += [f"![{caption}]({file})\n" for file, caption in section.pictures]
     lines += ["## Where the contenders look\n"] * bool(sheets) + [f"![{caption}]({file})\n" for file, caption in sheets]
     return "\n".join([*lines, "", NOTES, ""])
-
-
-def _save(figure: Figure, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(beside, dpi=110, format="png")
-        beside.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}). Free some space or choose another folder.") from error
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}). Free some space or choose another folder.") from error
 
 
 def _write_events(plan: Plan, means: pd.DataFrame, figures: Mapping[str, tuple[Figure, str]]) -> None:

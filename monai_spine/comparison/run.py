@@ -16,6 +16,7 @@ from monai_spine.console import Reporter
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.errors import ArchitectureError
 from monai_spine.training.bundle_runs import Step, perform, said_of
+from monai_spine.whole_files import write_text
 
 __all__ = ["run_all"]
 
@@ -58,7 +59,7 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
     plan = replace(plan, contenders=fitting)
     write_down(plan)
     for bundle, contender in product(plan.bundles, plan.contenders):
-        _write_cost(costs[bundle.name, contender.label], _cost_path(plan, bundle, contender))
+        write_text(_cost_path(plan, bundle, contender), json.dumps(asdict(costs[bundle.name, contender.label])) + "\n")
     steps = [(run, step) for run in plan.runs() for step in steps_of(run)]
     for number, (run, step) in enumerate(steps):
         share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
@@ -91,12 +92,6 @@ def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
 
 def _cost_path(plan: Plan, bundle: Path, contender: Contender) -> Path:
     return plan.runs_of(bundle, contender) / "cost.json"
-
-
-def _write_cost(cost: Cost, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(asdict(cost)) + "\n", encoding="utf-8")
-    beside.replace(path)
 
 
 def _architecture_error(error: BaseException) -> ArchitectureError | None:

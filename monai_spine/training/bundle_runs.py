@@ -16,6 +16,7 @@ from threading import current_thread, main_thread
 from typing import IO
 
 from monai_spine.errors import OutputError, SpineError, WeightsError
+from monai_spine.whole_files import write_text
 
 __all__ = [
     "CONFIGS",
@@ -85,16 +86,13 @@ def keep(folder: Path, settings: Mapping[str, object]) -> None:
     """Write settings down in a folder, or refuse to go on with others than are there.
 
     Raises:
-        OutputError: The folder holds runs of other settings.
+        OutputError: The folder holds runs of other settings, or cannot be written.
     """
     path = folder / _SETTINGS
     if path.is_file():
         refuse_other(folder, settings)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    else:
+        write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object], of: str = "") -> Iterator[str]:
