@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 from monai_spine.errors import DeviceError
 
-__all__ = ["resolve_device"]
+__all__ = ["model_of", "resolve_device"]
+
+
+def model_of(device: str) -> str:
+    """The model of a GPU (`cuda`, `cuda:N`) or, of any other name, that of the processor."""
+    import torch
+
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 def resolve_device(name: str) -> str:

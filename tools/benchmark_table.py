@@ -7,6 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from monai_spine.device import model_of
+
 __all__ = ["Measure", "document", "machine"]
 
 TRAINING_NOTES = Path(__file__).resolve().parent / "training_notes.md"
@@ -62,10 +64,7 @@ def machine() -> str:
     import pydicom
     import torch
 
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     packages = (("Python", platform.python_version()), ("torch", torch.__version__), ("monai", monai.__version__))
     versions = ", ".join(f"{name} {version}" for name, version in (*packages, ("pydicom", pydicom.__version__)))
-    return f"Machine: {model}, {os.cpu_count()} cores, {memory:.0f} GB; {versions}"
+    return f"Machine: {model_of('cpu')}, {os.cpu_count()} cores, {memory:.0f} GB; {versions}"

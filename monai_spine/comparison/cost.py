@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from monai_spine import __version__
+from monai_spine.device import model_of
 
 __all__ = ["Cost", "cost_of"]
 
@@ -25,11 +28,25 @@ class Cost:
         flops: Operations for one crop, a multiplication and an addition counted as two; those of convolutions and products of
             matrices, which are nearly all.
         inference_ms: One crop at a time, median.
+        device: Model of the processor or GPU that this was measured on; None where it was not written down.
+        threads: Of a processor; None for a GPU.
+        versions: Of monai_spine and torch.
     """
 
     parameters: int
     flops: int
     inference_ms: float
+    device: str | None = None
+    threads: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def measured_on(self) -> str:
+        """For people: `AMD EPYC, 1 thread; monai_spine 0.5.0, torch 2.8.0`."""
+        if self.device is None:
+            return "what is not written down"
+        threads = "" if self.threads is None else f", {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.device}{threads}; {', '.join(f'{name} {version}' for name, version in self.versions.items())}"
 
 
 def cost_of(network: nn.Module, shape: Sequence[int], *, device: torch.device | str = "cpu", repeats: int = 15) -> Cost:
@@ -49,7 +66,14 @@ def cost_of(network: nn.Module, shape: Sequence[int], *, device: torch.device | 
         times = [_milliseconds(network, image) for _ in range(repeats)]
     with torch.no_grad(), counter:
         network(image)
-    return Cost(sum(weight.numel() for weight in network.parameters()), counter.get_total_flops(), median(times))
+    return Cost(
+        parameters=sum(weight.numel() for weight in network.parameters()),
+        flops=counter.get_total_flops(),
+        inference_ms=median(times),
+        device=model_of(str(device)),
+        threads=None if image.is_cuda else torch.get_num_threads(),
+        versions={"monai_spine": __version__, "torch": torch.__version__},
+    )
 
 
 def _milliseconds(network: nn.Module, image: torch.Tensor) -> float:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from monai_spine import __version__
 from monai_spine.comparison.answers import Answers, read_answers
 from monai_spine.comparison.cost import Cost
 from monai_spine.comparison.pictures import confusions, costs, learning_curves, reliabilities, save_figure
@@ -94,7 +92,7 @@ def write_comparison(
     for name, (figure, _) in figures.items():
         save_figure(figure, plan.output / f"{name}.png")
     sections = [_section(place, means, tests, {name: caption for name, (_, caption) in figures.items()}) for place in found]
-    facts = _facts(plan, left_out)
+    facts = _facts(plan, measured, left_out)
     sheets = [(str(path.relative_to(plan.output)), caption) for path, caption in (explained or {}).items()]
     write_text(plan.output / "comparison.md", _markdown(facts, sections, sheets))
     page = template_environment().get_template("comparison.html")
@@ -188,20 +186,29 @@ def _section(place: tuple[str, str], means: pd.DataFrame, tests: pd.DataFrame, c
     )
 
 
-def _facts(plan: Plan, left_out: Sequence[str]) -> tuple[str, ...]:
+def _facts(plan: Plan, measured: Mapping[tuple[str, str], Cost], left_out: Sequence[str]) -> tuple[str, ...]:
     """What was compared on what, and how."""
     datalist = read_datalist(plan.study)
     counts = ", ".join(f"{len(cases)} for {split}" for split, cases in read_datalist(plan.fold(0)).splits.items())
-    threads = torch.get_num_threads()
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {threads} thread{'s' * (threads > 1)}"
     split = f"{plan.folds} folds by patient" if plan.folds > 1 else "one split by patient"
     return (
         f"Study {datalist.study} ({datalist.source} images), {split}, {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}; "
         f"studies of the first fold: {counts}.",
         f"Budget: {', '.join(f'{key} {value}' for key, value in plan.settings.items()) or 'that of the configs'}.",
-        f"Measured on: {where}; monai_spine {__version__}, torch {torch.__version__}.",
+        *_measured_on(measured),
         *(f"Left out: {reason}" for reason in left_out),
     )
+
+
+def _measured_on(measured: Mapping[tuple[str, str], Cost]) -> list[str]:
+    """What inference was measured on; where that differs, with those whose it is."""
+    bundles = {bundle for bundle, _ in measured}
+    of: dict[str, list[str]] = {}
+    for (bundle, label), cost in measured.items():
+        of.setdefault(cost.measured_on, []).append(label if len(bundles) == 1 else f"{label} ({bundle})")
+    if len(of) == 1:
+        return [f"Inference was measured on: {next(iter(of))}."]
+    return [f"Inference of {', '.join(names)} was measured on: {where}." for where, names in of.items()]
 
 
 def _markdown(facts: Sequence[str], sections: Sequence[Section], sheets: Sequence[tuple[str, str]]) -> str:

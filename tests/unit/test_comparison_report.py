@@ -1,0 +1,70 @@
+"""The page of a comparison says what its figures rest on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from tiny_prepared import write_tiny_prepared
+from tiny_runs import write_tiny_runs
+from torch import nn
+
+from monai_spine import __version__
+from monai_spine.anatomy import Condition
+from monai_spine.comparison.contenders import contenders_of
+from monai_spine.comparison.cost import Cost, cost_of
+from monai_spine.comparison.plan import Plan
+from monai_spine.comparison.report import write_comparison
+from monai_spine.device import model_of
+from monai_spine.models import GRADERS
+from monai_spine.weights import find_bundle
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+CANAL = GRADERS[Condition.SPINAL_CANAL_STENOSIS]
+HERE, THERE = (
+    Cost(10, 20, 1.0, device=device, threads=threads, versions={"monai_spine": "0.5.0", "torch": "2.8.0"})
+    for device, threads in (("AMD EPYC", 2), ("NVIDIA H100", None))
+)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("comparison")
+    study = write_tiny_prepared(folder / "study", cases=3)
+    contenders = contenders_of(["cnn", "residual_cnn"], [2], bundles=[CANAL])
+    plan = Plan(study, folder / "out", (find_bundle(CANAL).root,), contenders, folds=3, settings={"crop#shape": [2, 24, 24]})
+    write_tiny_runs(plan)
+    return plan
+
+
+def page_of(plan: Plan, **measured: Cost) -> str:
+    costs = {(CANAL, name.replace("_2D", " 2D")): cost for name, cost in measured.items()}
+    return write_comparison(plan, costs).with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_a_cost_keeps_what_it_was_measured_on() -> None:
+    cost = cost_of(nn.Linear(2, 2), (2,), repeats=1)
+    assert cost.device == model_of("cpu") != ""
+    assert cost.threads == torch.get_num_threads()
+    assert cost.versions == {"monai_spine": __version__, "torch": torch.__version__}
+    assert Cost(**json.loads(json.dumps(asdict(cost)))) == cost
+
+
+def test_the_page_says_where_costs_were_measured_and_not_where_it_was_written(plan: Plan) -> None:
+    page = page_of(plan, cnn_2D=HERE, residual_cnn_2D=HERE)
+    assert "- Inference was measured on: AMD EPYC, 2 threads; monai_spine 0.5.0, torch 2.8.0.\n" in page
+    assert torch.__version__ not in page
+
+
+def test_places_that_differ_are_named_with_whom_they_measured(plan: Plan) -> None:
+    page = page_of(plan, cnn_2D=replace(HERE, threads=1), residual_cnn_2D=THERE)
+    assert "- Inference of cnn 2D was measured on: AMD EPYC, 1 thread; monai_spine" in page
+    assert "- Inference of residual_cnn 2D was measured on: NVIDIA H100; monai_spine" in page
+
+
+def test_a_cost_of_before_is_said_to_lack_its_place(plan: Plan) -> None:
+    before = Cost(**json.loads('{"parameters": 4961731, "flops": 184913280, "inference_ms": 3.886}'))
+    assert "measured on: what is not written down." in page_of(plan, cnn_2D=before, residual_cnn_2D=before)
