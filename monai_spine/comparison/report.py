@@ -16,7 +16,7 @@ from monai_spine.comparison.pictures import confusions, costs, learning_curves, 
 from monai_spine.comparison.plan import Plan, Run
 from monai_spine.comparison.questions import QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.scores import COSTS, FIGURES, official_score_of, scores_of
-from monai_spine.comparison.table import Cell, cells, markdown, mean_and_deviation, paired_tests
+from monai_spine.comparison.table import TESTED, Cell, cells, markdown, mean_and_deviation, paired_tests
 from monai_spine.models import GRADERS
 from monai_spine.report.html import template_environment
 from monai_spine.result import RESEARCH_NOTICE
@@ -28,11 +28,12 @@ __all__ = ["ALL_CONDITIONS", "NOTES", "Section", "write_comparison"]
 
 ALL_CONDITIONS = "all conditions"
 """In the place of a bundle's name: the three graders' answers together."""
+_TESTED = [figure.title for figure in FIGURES if figure.key in TESTED]
 NOTES = (
     "Mean ± standard deviation (n − 1) over folds, seeds of a fold averaged first. Bold: the best of a column. †: differs from "
     "the best, p < 0.05, by a paired t test corrected for the overlap of training sets (Nadeau and Bengio) and for the number of "
-    "pairs (Holm); all pairs are in tests.csv. Studies of the test have no say in training: the weights are those of the epoch "
-    "that was best in validation."
+    f"pairs (Holm); all pairs are in tests.csv. Only these columns are tested: {'; '.join(_TESTED)}. "
+    "Studies of the test have no say in training: the weights are those of the epoch that was best in validation."
 )
 
 

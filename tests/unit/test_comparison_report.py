@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
+import pandas as pd
 import pytest
 import torch
 from tiny_prepared import write_tiny_prepared
@@ -16,7 +17,9 @@ from monai_spine.anatomy import Condition
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import Cost, cost_of
 from monai_spine.comparison.plan import Plan
-from monai_spine.comparison.report import write_comparison
+from monai_spine.comparison.report import NOTES, write_comparison
+from monai_spine.comparison.scores import FIGURES
+from monai_spine.comparison.table import cells, mean_and_deviation, paired_tests
 from monai_spine.device import model_of
 from monai_spine.models import GRADERS
 from monai_spine.weights import find_bundle
@@ -68,3 +71,19 @@ def test_places_that_differ_are_named_with_whom_they_measured(plan: Plan) -> Non
 def test_a_cost_of_before_is_said_to_lack_its_place(plan: Plan) -> None:
     before = Cost(**json.loads('{"parameters": 4961731, "flops": 184913280, "inference_ms": 3.886}'))
     assert "measured on: what is not written down." in page_of(plan, cnn_2D=before, residual_cnn_2D=before)
+
+
+def test_the_notes_name_the_columns_that_can_bear_a_dagger() -> None:
+    """Of contenders that are far apart in every figure, the worse one bears it in these and in no other."""
+    names = [figure.key for figure in FIGURES]
+    rows = [
+        {"bundle": "b", "question": "q", "contender": name, "fold": fold, "seed": 0}
+        | dict.fromkeys(names, value + 0.001 * fold * (1 + value))
+        for name, value in (("a", 0.1), ("b", 0.9))
+        for fold in range(5)
+    ]
+    runs = pd.DataFrame(rows)
+    figures, found = cells(mean_and_deviation(runs, FIGURES), paired_tests(runs, test_to_training=0.25))
+    marked = [figure.title for figure in figures if any(row[figure.key].different for row in found)]
+    assert 0 < len(marked) < len(names)
+    assert f"Only these columns are tested: {'; '.join(marked)}. " in NOTES
