@@ -81,7 +81,7 @@ class Plan:
         return {**contender.arguments(), **self.settings}
 
     def runs(self) -> Iterator[Run]:
-        """All trainings, fold by fold, so that what is finished early can be compared."""
+        """All trainings, fold by fold: each contender has tested on one fold before any begins the next."""
         for fold in range(self.folds):
             for seed in self.seeds:
                 for bundle in self.bundles:

@@ -17,6 +17,7 @@ from monai_spine.comparison.plan import Plan, Run
 from monai_spine.comparison.questions import QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.scores import COSTS, FIGURES, official_score_of, scores_of
 from monai_spine.comparison.table import TESTED, Cell, cells, markdown, mean_and_deviation, paired_tests
+from monai_spine.errors import WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.report.html import template_environment
 from monai_spine.result import RESEARCH_NOTICE
@@ -69,7 +70,7 @@ def write_comparison(
     left_out: Sequence[str] = (),
     explained: Mapping[Path, str] | None = None,
 ) -> Path:
-    """Write everything that finished runs say.
+    """Write everything that the runs of a plan say. All of them have to be finished.
 
     Args:
         plan: What was run.
@@ -82,6 +83,7 @@ def write_comparison(
 
     Raises:
         OutputError: Something cannot be written.
+        WeightsError: A run is not finished.
     """
     found = _answers(plan)
     runs = _runs(plan, found, measured)
@@ -108,6 +110,8 @@ def write_comparison(
 def _answers(plan: Plan) -> Found:
     found: Found = {}
     for run in plan.runs():
+        if not run.answers.is_file():
+            raise WeightsError(f"{run.name} is not finished: there is no {run.answers}. Go on with the comparison first.")
         said = read_answers(run.answers, QUESTIONS[run.bundle.name])
         for question in questions_of(run.bundle.name, plan.questions):
             place = found.setdefault((run.bundle.name, question.name), {})

@@ -21,6 +21,7 @@ from monai_spine.comparison.report import NOTES, write_comparison
 from monai_spine.comparison.scores import FIGURES
 from monai_spine.comparison.table import cells, mean_and_deviation, paired_tests
 from monai_spine.device import model_of
+from monai_spine.errors import WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.weights import find_bundle
 
@@ -87,3 +88,14 @@ def test_the_notes_name_the_columns_that_can_bear_a_dagger() -> None:
     marked = [figure.title for figure in figures if any(row[figure.key].different for row in found)]
     assert 0 < len(marked) < len(names)
     assert f"Only these columns are tested: {'; '.join(marked)}. " in NOTES
+
+
+def test_a_run_that_is_not_finished_is_named_before_anything_is_written(plan: Plan) -> None:
+    more = replace(plan, contenders=contenders_of(["cnn", "ckan"], [2], bundles=[CANAL]))
+    for page in plan.output.glob("comparison.*"):
+        page.unlink()
+    with pytest.raises(
+        WeightsError, match=r"ckan 2D, fold 1 of 3 is not finished: there is no .*ckan_2d/fold_0/seed_0/answers\.csv"
+    ):
+        write_comparison(more, {})
+    assert not list(plan.output.glob("comparison.*"))
