@@ -71,7 +71,7 @@ class ConditionPictures:
 def gallery(shown: Mapping[tuple[int, int], Mapping[str, Any]], roles: Mapping[str, str], size_mm: Sequence[float]) -> Figure:
     """The middle slice of one crop of each condition (columns) and severity (rows), with what was called; wrong calls are red.
 
-    Sagittal slices show the front at the right edge, axial ones the patient's right at the left edge.
+    Sagittal slices show the front at the left edge, axial ones the patient's right.
 
     Args:
         shown: `image` (1, R, A, S) and `pred` (8,), by place in `KINDS` and severity's index.
