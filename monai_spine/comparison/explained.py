@@ -43,6 +43,11 @@ class _Shown:
     severities: Sequence[str] | None
 
     @property
+    def target(self) -> str:
+        """Slug of what the crop shows."""
+        return str(self.example["target"])
+
+    @property
     def image(self) -> torch.Tensor:
         """The crop as a batch of one, on the network's device."""
         return torch.as_tensor(self.example["image"])[None].to(next(self.network.parameters()).device)
@@ -77,24 +82,33 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> dict[Path, s
     others: dict[Path, str] = {}
     for contender in plan.contenders:
         shown = _load(Run(plan, bundle, contender, fold, plan.seeds[0]), case, target)
-        target = str(shown.example["target"])
+        target = shown.target
         for question in questions_of(bundle.name, plan.questions):
             looks[question.name].append(_look(shown, question))
-        maps = feature_sheet(feature_maps(shown.network, shown.image), contender.label, shown.frame.axis)
-        others[save_figure(maps, out / f"features_{case}_{target}_{contender.slug}.png")] = (
-            f"{contender.label}: what its first, a middle and its last convolution make of this crop."
-        )
-        filters = filter_sheet(*first_filters(shown.network), contender.label)
-        others[save_figure(filters, out / f"filters_{contender.slug}.png")] = (
-            f"{contender.label}: filters of its first convolution."
-        )
+        others |= _inside(shown, case, out)
     title = f"{case}, {spoken(target or '')}"
-    caption = f"{title}. The redder, the more Grad-CAM says that the answer rests on it; in red what was called wrong."
+    caption = (
+        f"{bundle.name}: {title}. The redder, the more Grad-CAM says that the answer rests on it; in red what was called wrong."
+    )
     sheets = {
         save_figure(cam_sheet(found, f"{title}: {name}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png"): caption
         for name, found in looks.items()
     }
     return sheets | others
+
+
+def _inside(shown: _Shown, case: str, out: Path) -> dict[Path, str]:
+    """Write the feature maps and the filters of one contender, and caption them."""
+    run, label = shown.run, shown.run.contender.label
+    maps = feature_sheet(feature_maps(shown.network, shown.image), label, shown.frame.axis)
+    filters = filter_sheet(*first_filters(shown.network), label)
+    of_crop = out / f"features_{run.bundle.name}_{case}_{shown.target}_{run.contender.slug}.png"
+    of_run = out / f"filters_{run.bundle.name}_fold_{run.fold}_{run.contender.slug}.png"
+    seen = f"{case}, {spoken(shown.target)}"
+    return {
+        save_figure(maps, of_crop): f"{run.name}: what its first, a middle and its last convolution make of {seen}.",
+        save_figure(filters, of_run): f"{run.name}: filters of its first convolution.",
+    }
 
 
 def _fold_of(plan: Plan, case: str) -> int:
