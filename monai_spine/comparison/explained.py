@@ -14,12 +14,14 @@ from monai_spine.anatomy import Severity
 from monai_spine.comparison.pictures import save_figure
 from monai_spine.comparison.plan import Plan, Run, parsed_config
 from monai_spine.comparison.questions import Question, questions_of, spoken
-from monai_spine.comparison.sheets import Frame, Look, cam_sheet, feature_sheet, filter_sheet
+from monai_spine.comparison.sheets import Look, cam_sheet, feature_sheet, filter_sheet
 from monai_spine.errors import TableError, WeightsError
 from monai_spine.explain import class_activation, feature_maps, first_filters, seen_by
+from monai_spine.studies.midsagittal import has_scale
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.suggestions import did_you_mean
-from monai_spine.training.scan_slices import ScanSlices
+from monai_spine.training.condition_pictures import SliceView
+from monai_spine.training.grading_crops import through_axis
 
 __all__ = ["explain_case", "split_case"]
 
@@ -32,14 +34,16 @@ class _Shown:
         run: Its training.
         network: Ready to answer, on its device.
         example: The crop as the dataset gives it, with target and label.
-        frame: How the crop lies.
+        axis: In three dimensions the crop's axis across the slices.
+        view: What its slices show.
         severities: Names of those that it tells apart, where an experiment has fewer; None: all.
     """
 
     run: Run
     network: torch.nn.Module
     example: Mapping[str, Any]
-    frame: Frame
+    axis: int
+    view: SliceView
     severities: Sequence[str] | None
 
     @property
@@ -100,7 +104,7 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> dict[Path, s
 def _inside(shown: _Shown, case: str, out: Path) -> dict[Path, str]:
     """Write the feature maps and the filters of one contender, and caption them."""
     run, label = shown.run, shown.run.contender.label
-    maps = feature_sheet(feature_maps(shown.network, shown.image), label, shown.frame.axis)
+    maps = feature_sheet(feature_maps(shown.network, shown.image), label, shown.axis)
     filters = filter_sheet(*first_filters(shown.network), label)
     of_crop = out / f"features_{run.bundle.name}_{case}_{shown.target}_{run.contender.slug}.png"
     of_run = out / f"filters_{run.bundle.name}_fold_{run.fold}_{run.contender.slug}.png"
@@ -133,26 +137,26 @@ def _load(run: Run, case: str, target: str | None) -> _Shown:
     dataset = parser.get_parsed_content("validate#dataset")
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(run.weights, weights_only=True, map_location="cpu"))
-    example = _example(dataset, case, target)
+    at = _place_of(dataset, case, target)
+    axis = _axis_of(network, dataset, at)
     return _Shown(
         run=run,
         network=network.to(parser.get_parsed_content("device")).eval(),
-        example=example,
-        frame=_frame(network, dataset, example["target"]),
+        example=dataset[at],
+        axis=axis,
+        view=_view_of(dataset, at, axis, read_datalist(plan.study).study),
         severities=parser.get("severities"),
     )
 
 
-def _example(dataset: Any, case: str, target: str | None) -> Mapping[str, Any]:
-    """The crop of a case's target, or the one whose label is the highest."""
+def _place_of(dataset: Any, case: str, target: str | None) -> int:
+    """Where a dataset has the crop of a case's target, or the one whose label is the highest."""
     mine = [at for at, item in enumerate(dataset.items) if target in (None, item["target"])]
     if not mine:
         there = sorted({item["target"] for item in dataset.items})
         hint = did_you_mean(target or "", there)
         raise TableError(f"Case {case} has no {target or 'graded target'}. {hint}It has: {', '.join(there) or 'none'}.")
-    at = max(mine, key=lambda index: np.max(dataset.items[index]["label"]))
-    example: Mapping[str, Any] = dataset[at]
-    return example
+    return max(mine, key=lambda at: np.max(dataset.items[at]["label"]))
 
 
 def _look(shown: _Shown, question: Question) -> Look:
@@ -173,17 +177,21 @@ def _look(shown: _Shown, question: Question) -> Look:
         called=f"{spoken(answers[called])} {100 * float(shares[called]):.0f} %",
         true=spoken(true),
         right=answers[called] == true,
-        frame=shown.frame,
+        axis=shown.axis,
+        view=shown.view,
     )
 
 
-def _frame(network: torch.nn.Module, dataset: Any, target: str) -> Frame:
-    size = dataset.spec.size_mm
-    axial_scan = "subarticular" in target
-    if isinstance(dataset, ScanSlices):
-        return Frame(0, (size[1], size[2]), axial_scan)
+def _axis_of(network: torch.nn.Module, dataset: Any, at: int) -> int:
+    """The axis of a crop across the slices that are shown: the one that the network itself cuts, otherwise that of the scan."""
     view = getattr(network, "view", None)
-    shape = dataset.spec.shape
-    axis = int(view.axis) if view is not None else (2 if axial_scan else int(np.argmin(shape)))
-    within = [edge for at, edge in enumerate(size) if at != axis]
-    return Frame(axis, (within[0], within[1]), axis == 2)
+    affines, _ = dataset.placed([at])
+    return through_axis(dataset.volumes[at], affines[0]) if view is None else int(view.axis)
+
+
+def _view_of(dataset: Any, at: int, axis: int, study: str) -> SliceView:
+    """What the slices across an axis of a crop show, by where the crop lies in its scan."""
+    affines, _ = dataset.placed([at])
+    steps = affines[0][:3, :3]
+    first, second = (float(np.linalg.norm(steps[:, one]) * dataset.spec.shape[one]) for one in range(3) if one != axis)
+    return SliceView((first, second), axial=int(np.abs(steps[:, axis]).argmax()) == 2, has_scale=has_scale(study))

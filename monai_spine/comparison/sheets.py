@@ -9,28 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from monai_spine.training.condition_pictures import draw_slice
+from monai_spine.training.condition_pictures import SliceView, draw_slice
 
-__all__ = ["Frame", "Look", "cam_sheet", "feature_sheet", "filter_sheet"]
+__all__ = ["Look", "cam_sheet", "feature_sheet", "filter_sheet"]
 
 Array = npt.NDArray[np.float32]
 _CHANNELS = 8
 _NAME = 24
-
-
-@dataclass(frozen=True)
-class Frame:
-    """How the slices of a crop lie.
-
-    Attributes:
-        axis: In three dimensions the axis across the slices.
-        edges_mm: Of a slice, along its two axes.
-        axial: Whether it is an axial slice.
-    """
-
-    axis: int
-    edges_mm: tuple[float, float]
-    axial: bool
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,8 @@ class Look:
         called: Its answer, with its probability.
         true: The right one.
         right: Whether it called that.
-        frame: How what is shown lies.
+        axis: In three dimensions the one across the slices.
+        view: What its slices show.
     """
 
     contender: str
@@ -53,7 +39,8 @@ class Look:
     called: str
     true: str
     right: bool
-    frame: Frame
+    axis: int
+    view: SliceView
 
 
 def cam_sheet(looks: Sequence[Look], title: str) -> Figure:
@@ -64,7 +51,7 @@ def cam_sheet(looks: Sequence[Look], title: str) -> Figure:
     for row, look in enumerate(looks):
         for column, (name, plane, heat) in enumerate(_planes(look)):
             axes = figure.add_subplot(len(looks), columns, row * columns + column + 1)
-            draw_slice(axes, plane, look.frame.edges_mm, axial=look.frame.axial, heat=heat)
+            draw_slice(axes, plane, look.view, heat=heat)
             said = f"{look.contender}: {look.called}\ntrue: {look.true}" if column == 0 else name
             axes.set_title(said, fontsize=7, color="black" if look.right or column else "crimson")
     return figure
@@ -73,11 +60,10 @@ def cam_sheet(looks: Sequence[Look], title: str) -> Figure:
 def _planes(look: Look) -> list[tuple[str, Array, Array | None]]:
     if look.image.ndim == 2:
         return [("crop", look.image, None), ("Grad-CAM", look.image, look.heat)]
-    through = look.frame.axis
-    middle = look.image.shape[through] // 2
-    across = tuple(axis for axis in range(3) if axis != through)
+    middle = look.image.shape[look.axis] // 2
+    across = tuple(axis for axis in range(3) if axis != look.axis)
     strongest = int(look.heat.sum(axis=across).argmax())
-    cuts = [tuple(np.take(values, at, through) for values in (look.image, look.heat)) for at in (middle, strongest)]
+    cuts = [tuple(np.take(values, at, look.axis) for values in (look.image, look.heat)) for at in (middle, strongest)]
     return [
         ("crop", cuts[0][0], None),
         (f"Grad-CAM, middle slice {middle}", *cuts[0]),

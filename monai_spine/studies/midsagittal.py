@@ -26,7 +26,7 @@ from monai_spine.studies.prepared import PreparedCase, PreparedVolume, write_dat
 from monai_spine.studies.source_table import SourceTable
 from monai_spine.volume import Volume, load_picture, picture_volume
 
-__all__ = ["STUDY", "prepare"]
+__all__ = ["STUDY", "has_scale", "prepare"]
 
 STUDY = "midsagittal"
 
@@ -46,6 +46,11 @@ class _Graded:
 
     grades: dict[str, str] = field(default_factory=dict)
     schmorl_nodes: dict[str, bool] = field(default_factory=dict)
+
+
+def has_scale(study: str) -> bool:
+    """Whether the millimetres of a prepared study of this name are the patients', which those of pictures are not."""
+    return study not in (STUDY, f"{STUDY}_lesions")
 
 
 def prepare(data_dir: Path | str, out_dir: Path | str) -> Path:

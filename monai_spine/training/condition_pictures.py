@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from monai_spine.anatomy import KINDS, Severity, TargetKind
 from monai_spine.training.condition_heads import split_heads
 from monai_spine.training.grading_pictures import confusion_figure
 
-__all__ = ["KIND_NAMES", "ConditionPictures", "draw_slice", "gallery"]
+__all__ = ["KIND_NAMES", "ConditionPictures", "SliceView", "draw_slice", "gallery"]
 
 _SCALE_MM = 10
 
@@ -96,23 +97,37 @@ def gallery(shown: Mapping[tuple[int, int], Mapping[str, Any]], roles: Mapping[s
 def _draw(axes: Axes, image: np.ndarray, size_mm: Sequence[float], *, axial: bool) -> None:
     """The middle slice of a crop (R, A, S)."""
     if axial:
-        draw_slice(axes, image[:, :, image.shape[2] // 2], size_mm[:2], axial=True)
+        draw_slice(axes, image[:, :, image.shape[2] // 2], SliceView((size_mm[0], size_mm[1]), axial=True))
     else:
-        draw_slice(axes, image[image.shape[0] // 2], size_mm[1:], axial=False)
+        draw_slice(axes, image[image.shape[0] // 2], SliceView((size_mm[1], size_mm[2]), axial=False))
 
 
-def draw_slice(axes: Axes, plane: np.ndarray, edges_mm: Sequence[float], *, axial: bool, heat: np.ndarray | None = None) -> None:
-    """One slice with the marks of its edges and a bar of 10 mm.
+@dataclass(frozen=True)
+class SliceView:
+    """What a slice shows.
+
+    Attributes:
+        edges_mm: Along its two axes: R and A of an axial slice, A and S of a sagittal one.
+        axial: Which of the two it is.
+        has_scale: Whether these are the patient's millimetres. A picture that states none has an arbitrary scale.
+    """
+
+    edges_mm: tuple[float, float]
+    axial: bool
+    has_scale: bool = True
+
+
+def draw_slice(axes: Axes, plane: np.ndarray, view: SliceView, *, heat: np.ndarray | None = None) -> None:
+    """One slice with the marks of its edges and, where it has a scale, a bar of 10 mm.
 
     Args:
         axes: Where.
         plane: Voxels (R, A) of an axial slice, shown with the patient's right at the left edge, or (A, S) of a sagittal one,
             shown with the front there.
-        edges_mm: Of the plane.
-        axial: Which of the two it is.
+        view: What it shows.
         heat: Laid over it, of the same shape, 0 to 1: the higher the redder, and nothing where it is 0.
     """
-    width, height = edges_mm
+    width, height = view.edges_mm
     extent = (0.0, width, 0.0, height)
     axes.imshow(plane[::-1].T, cmap="gray", origin="lower", extent=extent)
     if heat is not None:
@@ -121,7 +136,8 @@ def draw_slice(axes: Axes, plane: np.ndarray, edges_mm: Sequence[float], *, axia
     axes.set_axis_off()
     places = ((0.04, 0.5), (0.96, 0.5), (0.5, 0.95), (0.5, 0.05))
     legible: dict[str, Any] = {"color": "gold", "bbox": {"facecolor": "black", "alpha": 0.4, "linewidth": 0, "pad": 0.8}}
-    for mark, (x, y) in zip("RLAP" if axial else "APSI", places, strict=True):
+    for mark, (x, y) in zip("RLAP" if view.axial else "APSI", places, strict=True):
         axes.text(x, y, mark, transform=axes.transAxes, fontsize=7, ha="center", va="center", **legible)
-    axes.plot([0.06 * width, 0.06 * width + _SCALE_MM], [0.04 * height] * 2, color="gold", linewidth=2)
-    axes.text(0.06 * width, 0.07 * height, f"{_SCALE_MM} mm", fontsize=6, **legible)
+    if view.has_scale:
+        axes.plot([0.06 * width, 0.06 * width + _SCALE_MM], [0.04 * height] * 2, color="gold", linewidth=2)
+        axes.text(0.06 * width, 0.07 * height, f"{_SCALE_MM} mm", fontsize=6, **legible)

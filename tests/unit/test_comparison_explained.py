@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from tiny_prepared import write_tiny_prepared
 from tiny_runs import write_tiny_runs
 
 from monai_spine.anatomy import Condition
+from monai_spine.comparison import explained
 from monai_spine.comparison.contenders import contenders_of
+from monai_spine.comparison.experiments import find_experiment
 from monai_spine.comparison.explained import explain_case
 from monai_spine.comparison.plan import Plan
 from monai_spine.comparison.questions import CONDITIONS
+from monai_spine.degeneration import DEGENERATION
 from monai_spine.models import GRADERS
+from monai_spine.studies import midsagittal
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.weights import find_bundle
 
@@ -47,13 +56,61 @@ def test_one_sheet_shows_all_contenders_and_two_each_of_them(plan: Plan) -> None
     assert all("L4/L5" in caption for path, caption in sheets.items() if path.name.startswith("grad"))
 
 
-def test_bundles_and_folds_do_not_write_over_each_other(plan: Plan) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[Path, Figure]:
+    """Sheets by their files, which are not written: that takes its time."""
+    figures: dict[Path, Figure] = {}
+
+    def keep(figure: Figure, path: Path) -> Path:
+        assert path not in figures
+        figures[path] = figure
+        return path
+
+    monkeypatch.setattr(explained, "save_figure", keep)
+    return figures
+
+
+def test_bundles_and_folds_do_not_write_over_each_other(plan: Plan, drawn: dict[Path, Figure]) -> None:
     both = replace(plan, bundles=(*plan.bundles, find_bundle(CONDITIONS).root))
     write_tiny_runs(both)
-    asked = [f"{case_of(both, fold)}:spinal_canal_stenosis_l4_l5" for fold in (0, 1)]
-    written = [explain_case(both, root, case, both.output / "explained") for root, case in product(both.bundles, asked)]
-    sheets = {path: caption for one in written for path, caption in one.items()}
-    assert len(sheets) == sum(map(len, written)) == 3 + 3 + 4 + 4  # two questions are asked of a condition's crop
-    filters = [path.read_bytes() for path in sheets if path.name.startswith("filters")]
-    assert len(set(filters)) == len(filters) == 4
-    assert len({caption for path, caption in sheets.items() if not path.name.startswith("grad")}) == 8
+    captions: list[str] = []
+    for root, fold in product(both.bundles, (0, 1)):
+        captions += explain_case(both, root, f"{case_of(both, fold)}:spinal_canal_stenosis_l4_l5", both.output).values()
+    assert len(drawn) == 3 + 3 + 4 + 4  # two questions are asked of a condition's crop
+    assert len(set(captions)) == len(captions) - 2  # which share the captions of their sheets
+
+
+def first_axes(drawn: dict[Path, Figure], name: str, at: int) -> Axes:
+    """The first plot of one of the sheets whose names begin like this."""
+    return [figure for path, figure in drawn.items() if path.name.startswith(name)][at].axes[0]
+
+
+def test_a_whole_slice_is_drawn_at_its_own_scale(plan: Plan, drawn: dict[Path, Figure]) -> None:
+    """A sagittal slice of the study has 110 x 180 mm, an axial one 90 x 90 mm."""
+    whole = {"crop#whole": True, "crop#marker_mm": 4.0}
+    contenders = contenders_of(["cnn"], [2], bundles=[CONDITIONS], settings={"cnn": whole})
+    overlays, roots = (find_experiment("document_001").path,), (find_bundle(CONDITIONS).root,)
+    own = replace(plan, bundles=roots, contenders=contenders, overlays=overlays, settings={"size": 48}, questions=("severity",))
+    write_tiny_runs(own)
+    for target in ("spinal_canal_stenosis_l4_l5", "left_subarticular_stenosis_l4_l5"):
+        drawn.pop(own.output / f"filters_{CONDITIONS}_fold_0_cnn_2d.png", None)
+        explain_case(own, roots[0], f"{case_of(own, 0)}:{target}", own.output)
+    for at, (edge, marks) in enumerate([(180.0, "APSI"), (90.0, "RLAP")]):
+        axes = first_axes(drawn, "grad", at)
+        assert axes.images[0].get_extent() == pytest.approx([0.0, edge, 0.0, edge])
+        assert [text.get_text() for text in axes.texts] == [*marks, "10 mm"]
+        assert np.ptp(axes.lines[0].get_xdata()) == pytest.approx(10.0)
+
+
+def test_a_picture_without_millimetres_gets_no_bar_of_them(plan: Plan, drawn: dict[Path, Figure], tmp_path: Path) -> None:
+    study, root = tmp_path / "study", find_bundle(DEGENERATION).root
+    shutil.copytree(plan.study, study)
+    listed = json.loads((study / "datalist.json").read_text())
+    (study / "datalist.json").write_text(json.dumps({**listed, "study": midsagittal.STUDY}))
+    contenders = contenders_of(["cnn"], [2], bundles=[DEGENERATION])
+    pictures = replace(plan, study=study, bundles=(root,), contenders=contenders, settings={})
+    write_tiny_runs(pictures)
+    explain_case(pictures, root, f"{case_of(pictures, 0)}:l4_l5", pictures.output)
+    axes = first_axes(drawn, "grad", 0)
+    assert [text.get_text() for text in axes.texts] == [*"APSI"]
+    assert not axes.lines

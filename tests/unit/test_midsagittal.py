@@ -56,6 +56,11 @@ def test_every_picture_is_a_patient_and_a_fifth_is_held_out(prepared: Datalist) 
     assert set(prepared.splits["training"]) == {"000", "001", "003", "004", "005", "006"}
 
 
+def test_only_pictures_and_lesions_on_them_lack_a_scale(prepared: Datalist) -> None:
+    names = [prepared.study, f"{prepared.study}_lesions", "phantom_lesions", "rsna2024"]
+    assert [midsagittal.has_scale(name) for name in names] == [False, False, True, True]
+
+
 def test_a_picture_becomes_one_slice_with_its_points_where_they_are_seen(prepared: Datalist) -> None:
     for case in prepared.cases:
         (volume,) = case.volumes
