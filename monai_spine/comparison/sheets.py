@@ -96,13 +96,14 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
 
 
-def filter_sheet(layer: str, kernels: Array, contender: str) -> Figure:
-    """Kernels of a convolution, blue below 0 and red above; in 3D their middle slices.
+def filter_sheet(layer: str, kernels: Array, contender: str, axis: int) -> Figure:
+    """Kernels of a convolution, blue below 0 and red above; in 3D their middle slices. They are seen as crops are.
 
     Args:
         layer: Name of the convolution.
         kernels: (out, …).
         contender: Its label.
+        axis: In three dimensions the one across the slices.
     """
     shown = kernels[: 4 * _CHANNELS]
     rows = -(-len(shown) // _CHANNELS)
@@ -111,7 +112,7 @@ def filter_sheet(layer: str, kernels: Array, contender: str) -> Figure:
     limit = float(np.abs(shown).max())
     for at, kernel in enumerate(shown):
         axes = figure.add_subplot(rows, _CHANNELS, at + 1)
-        axes.imshow(_flat(kernel, 0).T, cmap="RdBu_r", vmin=-limit, vmax=limit, origin="lower")
+        axes.imshow(_flat(kernel, axis)[::-1].T, cmap="RdBu_r", vmin=-limit, vmax=limit, origin="lower")
         axes.set_axis_off()
     return figure
 

@@ -22,10 +22,12 @@ from monai_spine.comparison.experiments import find_experiment
 from monai_spine.comparison.explained import explain_case
 from monai_spine.comparison.plan import Plan
 from monai_spine.comparison.questions import CONDITIONS
+from monai_spine.comparison.sheets import feature_sheet, filter_sheet
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.models import GRADERS
 from monai_spine.studies import midsagittal
 from monai_spine.studies.prepared import read_datalist
+from monai_spine.training.condition_pictures import SliceView, draw_slice
 from monai_spine.weights import find_bundle
 
 CANAL = GRADERS[Condition.SPINAL_CANAL_STENOSIS]
@@ -93,7 +95,6 @@ def test_a_whole_slice_is_drawn_at_its_own_scale(plan: Plan, drawn: dict[Path, F
     own = replace(plan, bundles=roots, contenders=contenders, overlays=overlays, settings={"size": 48}, questions=("severity",))
     write_tiny_runs(own)
     for target in ("spinal_canal_stenosis_l4_l5", "left_subarticular_stenosis_l4_l5"):
-        drawn.pop(own.output / f"filters_{CONDITIONS}_fold_0_cnn_2d.png", None)
         explain_case(own, roots[0], f"{case_of(own, 0)}:{target}", own.output)
     for at, (edge, marks) in enumerate([(180.0, "APSI"), (90.0, "RLAP")]):
         axes = first_axes(drawn, "grad", at)
@@ -114,3 +115,27 @@ def test_a_picture_without_millimetres_gets_no_bar_of_them(plan: Plan, drawn: di
     axes = first_axes(drawn, "grad", 0)
     assert [text.get_text() for text in axes.texts] == [*"APSI"]
     assert not axes.lines
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_maps_and_filters_are_seen_from_the_side_that_crops_are_seen_from(axis: int) -> None:
+    values = np.random.default_rng(0).normal(size=(1, 3, 3, 3)).astype(np.float32)
+    axes = Figure().add_subplot()
+    draw_slice(axes, values[0].take(1, axis), SliceView((3.0, 3.0), axial=axis == 2))
+    seen = np.asarray(axes.images[0].get_array())
+    for sheet in (feature_sheet({"conv": values}, "cnn 3D", axis), filter_sheet("conv", values, "cnn 3D", axis)):
+        assert np.array_equal(np.asarray(sheet.axes[0].images[0].get_array()), seen)
+    assert not np.array_equal(seen, seen[:, ::-1])
+
+
+def test_filters_of_a_volume_are_cut_as_the_scan_of_each_case_is(plan: Plan, drawn: dict[Path, Figure]) -> None:
+    root = find_bundle(CONDITIONS).root
+    volumes = replace(
+        plan, bundles=(root,), contenders=contenders_of(["cnn"], [3], bundles=[CONDITIONS]), questions=("severity",)
+    )
+    write_tiny_runs(volumes)
+    for target in ("spinal_canal_stenosis_l4_l5", "left_subarticular_stenosis_l4_l5"):
+        explain_case(volumes, root, f"{case_of(volumes, 0)}:{target}", volumes.output)
+    sagittal, axial = (np.asarray(first_axes(drawn, "filters", at).images[0].get_array()) for at in (0, 1))
+    assert not np.array_equal(sagittal, axial)
+    assert sagittal[1, 1] == axial[1, 1]  # the kernel's middle
