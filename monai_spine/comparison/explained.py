@@ -78,7 +78,7 @@ def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> dict[Path, s
     Raises:
         OutputError: A sheet cannot be written.
         TableError: No fold's test has this case or target.
-        WeightsError: The runs are not finished.
+        WeightsError: The runs are not finished, or their weights do not fit.
     """
     case, target = split_case(text)
     fold = _fold_of(plan, case)
@@ -127,8 +127,6 @@ def _fold_of(plan: Plan, case: str) -> int:
 
 
 def _load(run: Run, case: str, target: str | None) -> _Shown:
-    if not run.weights.is_file():
-        raise WeightsError(f"{run.name} is not finished: there is no {run.weights}. Run the comparison without --explain first.")
     plan = run.plan
     parser = parsed_config(plan, run.bundle, run.contender)
     evaluate = parser.load_config_file(str(run.bundle / "configs" / "evaluate.json"))
@@ -137,7 +135,7 @@ def _load(run: Run, case: str, target: str | None) -> _Shown:
     parser.update({"validate#data": items})
     dataset = parser.get_parsed_content("validate#dataset")
     network = parser.get_parsed_content("network_def")
-    network.load_state_dict(torch.load(run.weights, weights_only=True, map_location="cpu"))
+    _load_weights(network, run)
     at = _place_of(dataset, case, target)
     axis = _axis_of(network, dataset, at)
     return _Shown(
@@ -148,6 +146,19 @@ def _load(run: Run, case: str, target: str | None) -> _Shown:
         view=_view_of(dataset, at, axis, read_datalist(plan.study).study),
         severities=parser.get("severities"),
     )
+
+
+def _load_weights(network: torch.nn.Module, run: Run) -> None:
+    if not run.weights.is_file():
+        raise WeightsError(f"{run.name} is not finished: there is no {run.weights}. Run the comparison without --explain first.")
+    try:
+        network.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises pickle, zip and key errors of many kinds for one cause
+        said = " ".join([type(error).__name__, *str(error).splitlines()[-1:]])
+        raise WeightsError(
+            f"The weights {run.weights} do not fit the network of {run.name} ({said}). Remove the folder {run.folder} and run "
+            "the comparison again, which trains this run anew."
+        ) from error
 
 
 def _place_of(dataset: Any, case: str, target: str | None) -> int:

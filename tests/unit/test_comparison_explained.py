@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tiny_prepared import write_tiny_prepared
@@ -24,6 +25,7 @@ from monai_spine.comparison.plan import Plan
 from monai_spine.comparison.questions import CONDITIONS
 from monai_spine.comparison.sheets import feature_sheet, filter_sheet
 from monai_spine.degeneration import DEGENERATION
+from monai_spine.errors import WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.studies import midsagittal
 from monai_spine.studies.prepared import read_datalist
@@ -139,3 +141,20 @@ def test_filters_of_a_volume_are_cut_as_the_scan_of_each_case_is(plan: Plan, dra
     sagittal, axial = (np.asarray(first_axes(drawn, "filters", at).images[0].get_array()) for at in (0, 1))
     assert not np.array_equal(sagittal, axial)
     assert sagittal[1, 1] == axial[1, 1]  # the kernel's middle
+
+
+def test_weights_that_do_not_fit_are_named_with_what_to_do(plan: Plan) -> None:
+    write_tiny_runs(plan)
+    run = next(plan.runs())
+    asked = plan, plan.bundles[0], case_of(plan, 0), plan.output
+    for write in (
+        lambda: torch.save(torch.nn.Linear(2, 2).state_dict(), run.weights),
+        lambda: run.weights.write_bytes(run.weights.read_bytes()[:100]),
+        lambda: run.weights.write_bytes(b""),
+    ):
+        write()
+        with pytest.raises(WeightsError, match=r"fold_0/seed_0/model\.pt do not fit .*cnn 2D, fold 1 of 3 .*Remove the folder"):
+            explain_case(*asked)
+    run.weights.unlink()
+    with pytest.raises(WeightsError, match=r"is not finished: there is no .*model\.pt"):
+        explain_case(*asked)
