@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,18 +77,22 @@ def compare(
 
 def _compared(plan: Plan, explain: Sequence[str], *, leave_out: bool, quiet: bool) -> Path:
     """Train what is not trained yet, and write the page."""
-    from monai_spine.comparison.explained import explain_case
+    from monai_spine.comparison.explained import choose_case, explain_case
     from monai_spine.comparison.report import write_comparison
-    from monai_spine.comparison.run import run_all
+    from monai_spine.comparison.run import measure_all, train_all
     from monai_spine.console import progress_reporter
 
     with progress_reporter(quiet=quiet) as reporter:
-        plan, costs, left_out = run_all(plan, reporter, leave_out=leave_out)
+        plan, costs, left_out = measure_all(plan, reporter, leave_out=leave_out)
+        chosen = [choose_case(plan, text) for text in explain]
+        train_all(plan, reporter)
         reporter.step(1.0, "writing the report")
+        page = write_comparison(plan, costs, left_out=left_out)
         sheets: dict[Path, str] = {}
-        for case, root in product(explain, plan.bundles):
-            sheets |= explain_case(plan, root, case, plan.output / "explained")
-        return write_comparison(plan, costs, left_out=left_out, explained=sheets)
+        for one in chosen:
+            reporter.step(1.0, f"explaining {one.case}")
+            sheets |= explain_case(plan, one, plan.output / "explained")
+        return write_comparison(plan, costs, left_out=left_out, explained=sheets) if sheets else page
 
 
 def _plan(

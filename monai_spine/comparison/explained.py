@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ConfigParser
 
 from monai_spine.anatomy import Severity
+from monai_spine.comparison.built import built
+from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.pictures import save_figure
 from monai_spine.comparison.plan import Plan, Run, parsed_config
 from monai_spine.comparison.questions import Question, questions_of, spoken
 from monai_spine.comparison.sheets import Look, cam_sheet, feature_sheet, filter_sheet
 from monai_spine.errors import TableError, WeightsError
 from monai_spine.explain import class_activation, feature_maps, first_filters, seen_by
+from monai_spine.studies.folds import write_splits
 from monai_spine.studies.midsagittal import has_scale
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.suggestions import did_you_mean
 from monai_spine.training.condition_pictures import SliceView
 from monai_spine.training.grading_crops import through_axis
 
-__all__ = ["explain_case", "split_case"]
+__all__ = ["Chosen", "choose_case", "explain_case", "split_case"]
 
 
 @dataclass(frozen=True)
@@ -57,40 +63,122 @@ class _Shown:
         return torch.as_tensor(self.example["image"])[None].to(next(self.network.parameters()).device)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A case that is to be explained.
+
+    Attributes:
+        case: Its name.
+        fold: The one whose test it is in.
+        targets: Slug of what is shown, by the folder of each bundle that is tested on it.
+    """
+
+    case: str
+    fold: int
+    targets: Mapping[Path, str]
+
+
 def split_case(text: str) -> tuple[str, str | None]:
     """`CASE`, or `CASE:target` such as `900003001:left_subarticular_stenosis_l4_l5`."""
     case, _, target = text.partition(":")
     return case, target or None
 
 
-def explain_case(plan: Plan, bundle: Path, text: str, out: Path) -> dict[Path, str]:
+def choose_case(plan: Plan, text: str) -> Chosen:
+    """Find what is to be explained among the tests of a plan, of which nothing need be trained yet.
+
+    Args:
+        plan: As `run.measure_all` wrote it down.
+        text: As `split_case` takes it; without a target the severest of each bundle is shown.
+
+    Raises:
+        TableError: No fold's test has this case, or no bundle is tested on this target.
+    """
+    case, target = split_case(text)
+    fold = _fold_of(plan, case)
+    with _alone(plan, fold, case) as folder:
+        labels = {bundle: _labels(plan, bundle, folder) for bundle in plan.bundles}
+    every = sorted({slug for found in labels.values() for slug in found})
+    if not every or target not in (None, *every):
+        hint = did_you_mean(target or "", every)
+        raise TableError(f"Case {case} has no {target or 'graded target'}. {hint}It has: {', '.join(every) or 'none'}.")
+    shown = {bundle: target or max(found, key=found.__getitem__) for bundle, found in labels.items() if found}
+    return Chosen(case, fold, {bundle: slug for bundle, slug in shown.items() if slug in labels[bundle]})
+
+
+def _fold_of(plan: Plan, case: str) -> int:
+    tests = [read_datalist(plan.fold(number)).splits["test"] for number in range(plan.folds)]
+    for number, cases in enumerate(tests):
+        if case in cases:
+            return number
+    every = [name for cases in tests for name in cases]
+    hint = did_you_mean(case, every)
+    raise TableError(f"No fold tests on a case {case!r}. {hint}There are {len(every)}, such as {', '.join(every[:3])}.")
+
+
+@contextmanager
+def _alone(plan: Plan, fold: int, case: str) -> Iterator[Path]:
+    """A folder with a data list of one case alone, as the test: it is read for each contender, and that of a study is long."""
+    whole = read_datalist(plan.fold(fold))
+    with TemporaryDirectory(dir=plan.output, prefix=".") as folder:
+        own = replace(whole, cases=tuple(one for one in whole.cases if one.case == case))
+        write_splits(own, folder, splits={"test": [case]})
+        yield Path(folder)
+
+
+def _labels(plan: Plan, bundle: Path, folder: Path) -> dict[str, int]:
+    """The targets that all contenders are shown, each with its label; of several labels the highest."""
+    found: list[dict[str, int]] = []
+    for contender in plan.contenders:
+        try:
+            items = built(_config(plan, bundle, contender, folder), "validate#dataset").items
+        except TableError:
+            items = []
+        found.append({item["target"]: int(np.max(item["label"])) for item in items})
+    return {target: label for target, label in found[0].items() if all(target in other for other in found)}
+
+
+def _config(plan: Plan, bundle: Path, contender: Contender, folder: Path) -> ConfigParser:
+    """The config of a contender that validates on the test of a folder."""
+    parser = parsed_config(plan, bundle, contender)
+    evaluate = parser.load_config_file(str(bundle / "configs" / "evaluate.json"))
+    parser.update({"dataset_dir": str(folder), "split": "test", "validate#data": evaluate["validate#data"]})
+    return parser
+
+
+def explain_case(plan: Plan, chosen: Chosen, out: Path) -> dict[Path, str]:
     """Write the sheets of one case, each contender with the weights of the fold that held the case out (first seed).
 
     Args:
         plan: What was compared.
-        bundle: Folder of a bundle.
-        text: As `split_case` takes it; without a target the severest is shown.
+        chosen: What is shown.
         out: Folder.
 
     Returns:
-        Captions of the files, Grad-CAM first.
+        Captions of the files, of each bundle Grad-CAM first.
 
     Raises:
         OutputError: A sheet cannot be written.
-        TableError: No fold's test has this case or target.
         WeightsError: The runs are not finished, or their weights do not fit.
     """
-    case, target = split_case(text)
-    fold = _fold_of(plan, case)
+    sheets: dict[Path, str] = {}
+    with _alone(plan, chosen.fold, chosen.case) as folder:
+        for bundle in chosen.targets:
+            sheets |= _explained(plan, bundle, chosen, folder, out)
+    return sheets
+
+
+def _explained(plan: Plan, bundle: Path, chosen: Chosen, folder: Path, out: Path) -> dict[Path, str]:
+    """Write the sheets of one bundle, and caption them."""
+    case, target = chosen.case, chosen.targets[bundle]
     looks: dict[str, list[Look]] = {question.name: [] for question in questions_of(bundle.name, plan.questions)}
     others: dict[Path, str] = {}
     for contender in plan.contenders:
-        shown = _load(Run(plan, bundle, contender, fold, plan.seeds[0]), case, target)
-        target = shown.target
+        shown = _load(Run(plan, bundle, contender, chosen.fold, plan.seeds[0]), folder, target)
         for question in questions_of(bundle.name, plan.questions):
             looks[question.name].append(_look(shown, question))
         others |= _inside(shown, case, out)
-    title = f"{case}, {spoken(target or '')}"
+    title = f"{case}, {spoken(target)}"
     caption = (
         f"{bundle.name}: {title}. The redder, the more Grad-CAM says that the answer rests on it; in red what was called wrong."
     )
@@ -116,35 +204,19 @@ def _inside(shown: _Shown, case: str, out: Path) -> dict[Path, str]:
     }
 
 
-def _fold_of(plan: Plan, case: str) -> int:
-    tests = [read_datalist(plan.fold(number)).splits["test"] for number in range(plan.folds)]
-    for number, cases in enumerate(tests):
-        if case in cases:
-            return number
-    every = [name for cases in tests for name in cases]
-    hint = did_you_mean(case, every)
-    raise TableError(f"No fold tests on a case {case!r}. {hint}There are {len(every)}, such as {', '.join(every[:3])}.")
-
-
-def _load(run: Run, case: str, target: str | None) -> _Shown:
-    plan = run.plan
-    parser = parsed_config(plan, run.bundle, run.contender)
-    evaluate = parser.load_config_file(str(run.bundle / "configs" / "evaluate.json"))
-    parser.update({"dataset_dir": str(plan.fold(run.fold)), "split": "test", "validate#data": evaluate["validate#data"]})
-    items = [item for item in parser.get_parsed_content("validate#data") if item["case"] == case]
-    parser.update({"validate#data": items})
-    dataset = parser.get_parsed_content("validate#dataset")
-    network = parser.get_parsed_content("network_def")
+def _load(run: Run, folder: Path, target: str) -> _Shown:
+    config = _config(run.plan, run.bundle, run.contender, folder)
+    dataset, network = built(config, "validate#dataset"), built(config, "network_def")
     _load_weights(network, run)
-    at = _place_of(dataset, case, target)
+    at = next(at for at, item in enumerate(dataset.items) if item["target"] == target)
     axis = _axis_of(network, dataset, at)
     return _Shown(
         run=run,
-        network=network.to(parser.get_parsed_content("device")).eval(),
+        network=network.to(config.get_parsed_content("device")).eval(),
         example=dataset[at],
         axis=axis,
-        view=_view_of(dataset, at, axis, read_datalist(plan.study).study),
-        severities=parser.get("severities"),
+        view=_view_of(dataset, at, axis, read_datalist(folder).study),
+        severities=config.get("severities"),
     )
 
 
@@ -159,16 +231,6 @@ def _load_weights(network: torch.nn.Module, run: Run) -> None:
             f"The weights {run.weights} do not fit the network of {run.name} ({said}). Remove the folder {run.folder} and run "
             "the comparison again, which trains this run anew."
         ) from error
-
-
-def _place_of(dataset: Any, case: str, target: str | None) -> int:
-    """Where a dataset has the crop of a case's target, or the one whose label is the highest."""
-    mine = [at for at, item in enumerate(dataset.items) if target in (None, item["target"])]
-    if not mine:
-        there = sorted({item["target"] for item in dataset.items})
-        hint = did_you_mean(target or "", there)
-        raise TableError(f"Case {case} has no {target or 'graded target'}. {hint}It has: {', '.join(there) or 'none'}.")
-    return max(mine, key=lambda at: np.max(dataset.items[at]["label"]))
 
 
 def _look(shown: _Shown, question: Question) -> Look:

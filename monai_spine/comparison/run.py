@@ -1,14 +1,15 @@
-"""Measure, train, test and report all contenders; what is finished stays, what was killed goes on."""
+"""Measure, train and test all contenders; what is finished stays, what was killed goes on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 
+from monai_spine.comparison.built import built
 from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.cost import Cost, cost_of
 from monai_spine.comparison.plan import Plan, Run, parsed_config, refuse_other_runs, steps_of, write_down
@@ -18,14 +19,16 @@ from monai_spine.errors import ArchitectureError
 from monai_spine.training.bundle_runs import Step, perform, said_of
 from monai_spine.whole_files import write_text
 
-__all__ = ["run_all"]
+__all__ = ["measure_all", "train_all"]
 
 
-def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple[Plan, dict[tuple[str, str], Cost], list[str]]:
-    """Run what is not finished.
+def measure_all(
+    plan: Plan, reporter: Reporter, *, leave_out: bool = False
+) -> tuple[Plan, dict[tuple[str, str], Cost], list[str]]:
+    """Build and measure all networks, then write down what is compared.
 
-    Networks are built and measured before anything is written down or trained: one that does not fit stops nothing later, and
-    the command can be corrected for the same folder.
+    Nothing is written down before: a network that does not fit stops nothing later, and the command can be corrected for the same
+    folder.
 
     Args:
         plan: What is compared.
@@ -40,7 +43,6 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
         ArchitectureError: A contender does not fit, or none does.
         OutputError: The folder holds runs of other settings.
         TableError: The study cannot be used.
-        WeightsError: A training fails.
     """
     refuse_other_runs(plan)
     costs: dict[tuple[str, str], Cost] = {}
@@ -60,6 +62,19 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
     write_down(plan)
     for bundle, contender in product(plan.bundles, plan.contenders):
         write_text(_cost_path(plan, bundle, contender), json.dumps(asdict(costs[bundle.name, contender.label])) + "\n")
+    return plan, costs, list(reasons.values())
+
+
+def train_all(plan: Plan, reporter: Reporter) -> None:
+    """Make the runs of a plan that are not finished.
+
+    Args:
+        plan: As `measure_all` wrote it down.
+        reporter: Told of each step.
+
+    Raises:
+        WeightsError: A training fails.
+    """
     steps = [(run, step) for run in plan.runs() for step in steps_of(run)]
     for number, (run, step) in enumerate(steps):
         share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
@@ -67,7 +82,6 @@ def run_all(plan: Plan, reporter: Reporter, *, leave_out: bool = False) -> tuple
         perform(step, watch=partial(_say, reporter, run, step, share, counted))
         reporter.step((number + 1) / len(steps), f"{said} {counted}")
         (run.folder / "last.pt").unlink(missing_ok=True)
-    return plan, costs, list(reasons.values())
 
 
 def _say(reporter: Reporter, run: Run, step: Step, share: float, counted: str) -> None:
@@ -82,24 +96,10 @@ def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
         return Cost(**json.loads(path.read_text(encoding="utf-8")))
     parser = parsed_config(plan, bundle, contender)
     shape: Sequence[int] = parser.get_parsed_content("crop")["shape"]
-    try:
-        network = parser.get_parsed_content("network_def")
-    except RuntimeError as error:
-        raise _architecture_error(error) or error from error
+    network = built(parser, "network_def")
     shape = shape[1:] if bundle.name == DEGENERATION else shape
     return cost_of(network, (1, *shape), device=parser.get_parsed_content("device"))
 
 
 def _cost_path(plan: Plan, bundle: Path, contender: Contender) -> Path:
     return plan.runs_of(bundle, contender) / "cost.json"
-
-
-def _architecture_error(error: BaseException) -> ArchitectureError | None:
-    """The error of ours that a config's error was caused by."""
-    return next((one for one in _causes(error) if isinstance(one, ArchitectureError)), None)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

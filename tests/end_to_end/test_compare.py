@@ -7,16 +7,38 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tiny_prepared import write_tiny_prepared
+from tiny_runs import write_tiny_runs
 from typer.testing import CliRunner, Result
 
+from monai_spine.anatomy import Condition
 from monai_spine.cli import app
+from monai_spine.comparison.contenders import contenders_of
+from monai_spine.comparison.plan import Plan
+from monai_spine.models import GRADERS
 from monai_spine.studies.prepared import read_datalist
+from monai_spine.weights import find_bundle
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 
+CANAL = GRADERS[Condition.SPINAL_CANAL_STENOSIS]
+
+
 def compare(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["compare", *map(str, arguments)])
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """What `arguments_of` it ask for."""
+    study = write_tiny_prepared(tmp_path / "study", cases=3)
+    contenders, settings = contenders_of(["cnn"], [2], bundles=[CANAL]), {"crop#shape": [2, 24, 24]}
+    return Plan(study, tmp_path / "out", (find_bundle(CANAL).root,), contenders, folds=3, settings=settings)
+
+
+def arguments_of(plan: Plan) -> list[object]:
+    given = ["--study", plan.study, "-o", plan.output, "--architectures", "cnn", "--dims", 2, "--folds", 3, "--quiet"]
+    return [*given, "--set", "crop#shape=[2, 24, 24]"]
 
 
 def test_a_comparison_writes_its_table_and_pictures_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
@@ -41,6 +63,26 @@ def test_a_comparison_writes_its_table_and_pictures_and_goes_on_where_it_was_sto
     assert made == {"confusion", "cost", "features", "filters", "grad", "learning", "reliability"}
     assert (out / "comparison.html").read_text().count("<img") == 7
     assert list((out / "tensorboard").glob("events.*"))
+
+
+def test_a_case_that_cannot_be_explained_is_said_before_anything_is_trained(plan: Plan) -> None:
+    given = [*arguments_of(plan), "--explain"]
+    unknown = compare(*given, "no_such_case")
+    assert (unknown.exit_code, "No fold tests on a case 'no_such_case'" in unknown.stderr) == (2, True)
+    case = read_datalist(plan.fold(0)).splits["test"][0]
+    other = compare(*given, f"{case}:left_subarticular_stenosis_l4_l5")
+    assert (other.exit_code, "has no left_subarticular_stenosis_l4_l5" in other.stderr) == (2, True)
+    assert not list(plan.output.glob("runs/*/*/fold_*"))
+
+
+def test_the_page_is_there_when_explaining_fails(plan: Plan) -> None:
+    write_tiny_runs(plan)
+    next(plan.runs()).weights.write_bytes(b"")
+    case = read_datalist(plan.fold(0)).splits["test"][0]
+    result = compare(*arguments_of(plan), "--explain", case)
+    assert (result.exit_code, "do not fit the network of cnn 2D, fold 1 of 3" in result.stderr) == (4, True)
+    assert "| cnn 2D |" in (plan.output / "comparison.md").read_text()
+    assert (plan.output / "comparison.html").is_file()
 
 
 @pytest.mark.parametrize(

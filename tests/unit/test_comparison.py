@@ -24,7 +24,7 @@ from monai_spine.comparison.experiments import find_experiment
 from monai_spine.comparison.pictures import costs, learning_curves
 from monai_spine.comparison.plan import Plan, parsed_config, refuse_other_runs, steps_of, unknown_settings, write_down
 from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
-from monai_spine.comparison.run import run_all
+from monai_spine.comparison.run import measure_all
 from monai_spine.comparison.scores import FIGURES, official_score_of, scores_of
 from monai_spine.comparison.significance import corrected_t_test, holm
 from monai_spine.comparison.table import cells, markdown, mean_and_deviation, paired_tests
@@ -252,7 +252,7 @@ def test_commands_hold_the_bundle_the_contender_and_the_experiment_in_this_order
 def test_a_network_that_does_not_fit_stops_before_any_training(plan: Plan) -> None:
     small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=contenders_of(["vgg16"], [3], bundles=[CANAL]))
     with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match=r"vgg16.*at least 32 voxels along A"):
-        run_all(small, reporter)
+        measure_all(small, reporter)
     assert not plan.output.exists()
 
 
