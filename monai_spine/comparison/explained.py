@@ -265,7 +265,8 @@ def _axis_of(network: torch.nn.Module, dataset: Any, at: int) -> int:
 
 def _view_of(dataset: Any, at: int, axis: int, study: str) -> SliceView:
     """What the slices across an axis of a crop show, by where the crop lies in its scan."""
-    affines, _ = dataset.placed([at])
+    affines, mirrored = dataset.placed([at])
     steps = affines[0][:3, :3]
     first, second = (float(np.linalg.norm(steps[:, one]) * dataset.spec.shape[one]) for one in range(3) if one != axis)
-    return SliceView((first, second), axial=int(np.abs(steps[:, axis]).argmax()) == 2, has_scale=has_scale(study))
+    axial = int(np.abs(steps[:, axis]).argmax()) == 2
+    return SliceView((first, second), axial=axial, mirrored=bool(mirrored[0]), has_scale=has_scale(study))

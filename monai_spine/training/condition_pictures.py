@@ -109,11 +109,13 @@ class SliceView:
     Attributes:
         edges_mm: Along its two axes: R and A of an axial slice, A and S of a sagittal one.
         axial: Which of the two it is.
+        mirrored: Whether its patient's left and right are exchanged, as they are where right sides are shown as left ones.
         has_scale: Whether these are the patient's millimetres. A picture that states none has an arbitrary scale.
     """
 
     edges_mm: tuple[float, float]
     axial: bool
+    mirrored: bool = False
     has_scale: bool = True
 
 
@@ -122,8 +124,8 @@ def draw_slice(axes: Axes, plane: np.ndarray, view: SliceView, *, heat: np.ndarr
 
     Args:
         axes: Where.
-        plane: Voxels (R, A) of an axial slice, shown with the patient's right at the left edge, or (A, S) of a sagittal one,
-            shown with the front there.
+        plane: Voxels (R, A) of an axial slice, shown with the patient's right at the left edge unless it is mirrored, or (A, S)
+            of a sagittal one, shown with the front there.
         view: What it shows.
         heat: Laid over it, of the same shape, 0 to 1: the higher the redder, and nothing where it is 0.
     """
@@ -136,7 +138,8 @@ def draw_slice(axes: Axes, plane: np.ndarray, view: SliceView, *, heat: np.ndarr
     axes.set_axis_off()
     places = ((0.04, 0.5), (0.96, 0.5), (0.5, 0.95), (0.5, 0.05))
     legible: dict[str, Any] = {"color": "gold", "bbox": {"facecolor": "black", "alpha": 0.4, "linewidth": 0, "pad": 0.8}}
-    for mark, (x, y) in zip("RLAP" if view.axial else "APSI", places, strict=True):
+    marks = ("LRAP" if view.mirrored else "RLAP") if view.axial else "APSI"
+    for mark, (x, y) in zip(marks, places, strict=True):
         axes.text(x, y, mark, transform=axes.transAxes, fontsize=7, ha="center", va="center", **legible)
     if view.has_scale:
         axes.plot([0.06 * width, 0.06 * width + _SCALE_MM], [0.04 * height] * 2, color="gold", linewidth=2)

@@ -198,3 +198,13 @@ def test_a_target_that_one_contender_cannot_be_shown_is_none(plan: Plan) -> None
     write_down(both)
     with pytest.raises(TableError, match=r"has no graded target\. It has: none\."):
         choose_case(both, case_of(both, 0))
+
+
+@pytest.mark.parametrize(("side", "marks"), [("left", "RLAP"), ("right", "LRAP")])
+def test_a_right_recess_that_is_shown_as_a_left_one_bears_its_own_sides(
+    plan: Plan, drawn: dict[Path, Figure], side: str, marks: str
+) -> None:
+    recesses = replace(plan, bundles=(find_bundle(RECESS).root,), settings={"crop#shape": [24, 24, 8]})
+    write_tiny_runs(recesses)
+    explain(recesses, f"{case_of(recesses, 0)}:{side}_subarticular_stenosis_l4_l5")
+    assert [text.get_text() for text in first_axes(drawn, "grad", 0).texts] == [*marks, "10 mm"]
