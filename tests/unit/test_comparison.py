@@ -24,7 +24,7 @@ from monai_spine.comparison.experiments import find_experiment
 from monai_spine.comparison.pictures import costs, learning_curves
 from monai_spine.comparison.plan import Plan, parsed_config, refuse_other_runs, steps_of, unknown_settings, write_down
 from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
-from monai_spine.comparison.run import measure_all
+from monai_spine.comparison.run import measure_all, train_all
 from monai_spine.comparison.scores import FIGURES, official_score_of, scores_of
 from monai_spine.comparison.significance import corrected_t_test, holm
 from monai_spine.comparison.table import cells, markdown, mean_and_deviation, paired_tests
@@ -262,7 +262,8 @@ def test_a_network_that_does_not_fit_is_left_out_where_that_was_asked_for(plan: 
     both = contenders_of(["vgg16", "cnn"], [3], bundles=[CANAL])
     small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=both)
     with progress_reporter(quiet=True) as reporter:
-        left, costs, (reason,) = run_all(small, reporter, leave_out=True)
+        left, costs, (reason,) = measure_all(small, reporter, leave_out=True)
+        train_all(left, reporter)
     assert [contender.label for contender in left.contenders] == ["cnn 3D"]
     assert list(costs) == [(CANAL, "cnn 3D")]
     assert reason.startswith("vgg16 does not fit: ")
@@ -273,7 +274,7 @@ def test_a_network_that_does_not_fit_is_left_out_where_that_was_asked_for(plan: 
 def test_leaving_out_what_does_not_fit_leaves_one_at_least(plan: Plan) -> None:
     small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=contenders_of(["vgg16"], [3], bundles=[CANAL]))
     with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match="vgg16 does not fit"):
-        run_all(small, reporter, leave_out=True)
+        measure_all(small, reporter, leave_out=True)
 
 
 @pytest.mark.parametrize("bundle", QUESTIONS)
