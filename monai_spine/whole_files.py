@@ -22,8 +22,13 @@ def written_whole(path: Path) -> Iterator[Path]:
         OutputError: The file cannot be written. Nothing is left of it; what was there before stays.
 
     Example:
-        with written_whole(Path("table.csv")) as beside:
-            beside.write_text("case,grade\\n")
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with written_whole(Path(folder) / "grades.csv") as beside:
+        ...         _ = beside.write_text("case,grade")
+        ...     Path(folder, "grades.csv").read_text()
+        'case,grade'
     """
     beside = path.with_name(f".{path.name}.part")
     try:
