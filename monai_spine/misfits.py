@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-__all__ = ["misfits", "misfits_in_words"]
+__all__ = ["misfits", "misfits_in_words", "why_not"]
 
 _NAMED = 5
 
@@ -34,6 +34,22 @@ def misfits_in_words(names: Sequence[str], given: Mapping[str, Tensor], wanted: 
     """
     lines = [f"{name} ({_shape(given, name)} in the file, {_shape(wanted, name)} in the network)" for name in names[:_NAMED]]
     return f"{', '.join(lines)}{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}"
+
+
+def why_not(state: Any, network: nn.Module, error: Exception) -> str:
+    """Why weights could not be loaded: the tensors that differ, or the error where nothing was read or none differs.
+
+    Args:
+        state: What was read of the file, if anything.
+        network: What it was to be loaded into.
+        error: What was raised.
+    """
+    if isinstance(state, Mapping) and all(hasattr(value, "shape") for value in state.values()):
+        wanted = network.state_dict()
+        differing = misfits(state, wanted)
+        if differing:
+            return misfits_in_words(differing, state, wanted)
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_spine.errors import WeightsError
-from monai_spine.misfits import misfits, misfits_in_words
+from monai_spine.misfits import why_not
 from monai_spine.suggestions import did_you_mean
 
 __all__ = [
@@ -122,7 +122,7 @@ class Bundle:
         except Exception as error:  # torch raises pickle, zip and key errors of many kinds for one cause
             raise WeightsError(
                 f"The weights {self.root / WEIGHT_FILES[0]} do not fit the network of configs/inference.json: "
-                f"{_why_not(state, network, error)}. Train the bundle again or restore its weights."
+                f"{why_not(state, network, error)}. Train the bundle again or restore its weights."
             ) from error
         for part in network.modules():
             if isinstance(part, (torch.nn.Conv3d, torch.nn.ConvTranspose3d)):
@@ -259,16 +259,6 @@ def _verified_bytes(bundle: Bundle, name: str) -> bytes:
             f"{stated[:12]}…. Restore the file; if you trained it yourself, run `monai-spine weights record {bundle.root}`."
         )
     return contents
-
-
-def _why_not(state: Any, network: Any, error: Exception) -> str:
-    """The tensors that differ, or the error where what was read is no state dict or none differs."""
-    if isinstance(state, Mapping) and all(hasattr(value, "shape") for value in state.values()):
-        wanted = network.state_dict()
-        differing = misfits(state, wanted)
-        if differing:
-            return misfits_in_words(differing, state, wanted)
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:

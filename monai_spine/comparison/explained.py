@@ -22,6 +22,7 @@ from monai_spine.comparison.questions import Question, questions_of, spoken
 from monai_spine.comparison.sheets import Look, cam_sheet, feature_sheet, filter_sheet
 from monai_spine.errors import TableError, WeightsError
 from monai_spine.explain import class_activation, feature_maps, first_filters, seen_by
+from monai_spine.misfits import why_not
 from monai_spine.studies.folds import write_splits
 from monai_spine.studies.midsagittal import has_scale
 from monai_spine.studies.prepared import read_datalist
@@ -223,13 +224,14 @@ def _load(run: Run, folder: Path, target: str) -> _Shown:
 def _load_weights(network: torch.nn.Module, run: Run) -> None:
     if not run.weights.is_file():
         raise WeightsError(f"{run.name} is not finished: there is no {run.weights}. Run the comparison without --explain first.")
+    state: Any = None
     try:
-        network.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
+        state = torch.load(run.weights, map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
     except Exception as error:  # torch raises pickle, zip and key errors of many kinds for one cause
-        said = " ".join([type(error).__name__, *str(error).splitlines()[-1:]])
         raise WeightsError(
-            f"The weights {run.weights} do not fit the network of {run.name} ({said}). Remove the folder {run.folder} and run "
-            "the comparison again, which trains this run anew."
+            f"The weights {run.weights} do not fit the network of {run.name}: {why_not(state, network, error)}. Remove the "
+            f"folder {run.folder} and run the comparison again, which trains this run anew."
         ) from error
 
 

@@ -155,7 +155,7 @@ def test_weights_that_do_not_fit_are_named_with_what_to_do(plan: Plan) -> None:
         lambda: run.weights.write_bytes(b""),
     ):
         write()
-        with pytest.raises(WeightsError, match=r"fold_0/seed_0/model\.pt do not fit .*cnn 2D, fold 1 of 3 .*Remove the folder"):
+        with pytest.raises(WeightsError, match=r"fold_0/seed_0/model\.pt do not fit .*cnn 2D, fold 1 of 3: .*Remove the folder"):
             explain(plan, case_of(plan, 0))
     run.weights.unlink()
     with pytest.raises(WeightsError, match=r"is not finished: there is no .*model\.pt"):
