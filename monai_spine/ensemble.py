@@ -34,8 +34,7 @@ class Ensemble(torch.nn.Module):
         "member": {"_target_": "DenseNet", ...},
         "network_def": {"_target_": "monai_spine.ensemble.Ensemble", "members": ["%member", "%member"]}
 
-    In training a batch is dealt out: each member answers a part of it alone, so that members start and learn differently, as if
-    each had been trained by itself on smaller batches. An epoch shows each crop to one of them.
+    Members are trained one by one: a loss of their mean would teach all of them the same.
 
     Args:
         members: Each an instance of its own.
@@ -56,18 +55,8 @@ class Ensemble(torch.nn.Module):
         self.heads = None if heads is None else list(heads)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C) whose softmax is the mean of the members' probabilities; in training those of one member for each row."""
-        if self.training:
-            return self._dealt(image)
+        """Logits (B, C) whose softmax is the mean of the members' probabilities."""
         return mean_logits(torch.stack([member(image) for member in self.members]), self.heads)
-
-    def _dealt(self, batch: torch.Tensor) -> torch.Tensor:
-        parts = torch.tensor_split(batch, len(self.members))
-        answers: list[torch.Tensor] = []
-        for number, member in enumerate(self.members):
-            if len(parts[number]) > 0:
-                answers.append(member(parts[number]))
-        return torch.cat(answers)
 
 
 def joined_state(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

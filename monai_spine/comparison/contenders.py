@@ -45,12 +45,11 @@ class Contender:
         return self.label.lower().replace(" ", "_")
 
     def overlays(self, bundle: str) -> tuple[Path, ...]:
-        """Configs that put it in the place of a bundle's own network, under the budget of all."""
-        budget = (overlay("comparison", "degeneration_budget"),) if bundle in _FLAT else ()
+        """Configs that put it in the place of a bundle's own network."""
         if self.architecture == OWN:
-            return budget
+            return ()
         flat = (overlay("comparison", "degeneration"),) if bundle in _FLAT else ()
-        return (overlay("architectures", self.architecture), *flat, *budget)
+        return (overlay("architectures", self.architecture), *flat)
 
     def arguments(self) -> dict[str, Any]:
         """Values of the config's names."""

@@ -40,7 +40,7 @@ def config(file: str) -> dict[str, Any]:
 
 def test_training_and_work_see_the_same_crops_by_the_same_network() -> None:
     train, inference = config("train"), config("inference")
-    for key in ("crop", "network_def", "member", "classes", "features", "dropout"):
+    for key in ("crop", "network_def", "classes", "dropout"):
         assert train[key] == inference[key], key
     seen = inference["preprocessing"]["transforms"]
     assert train["validate"]["preprocessing"]["transforms"] == [seen[0], "@normalize", seen[2]]

@@ -11,8 +11,6 @@ import pytest
 import torch
 from tiny_prepared import write_tiny_prepared
 
-from monai_spine.degeneration import DEGENERATION
-
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 WITHOUT_CHANCE = {
     "limit": 8,
@@ -53,10 +51,3 @@ def test_two_processes_train_what_one_process_trains(tmp_path: Path) -> None:
     assert together["best"]["best"] == pytest.approx(alone["best"]["best"], abs=1e-5)
     for name, values in alone["network"].items():
         torch.testing.assert_close(together["network"][name], values, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_processes_whose_last_batch_does_not_reach_all_members_of_an_ensemble_go_on(tmp_path: Path) -> None:
-    prepared = write_tiny_prepared(tmp_path / "prepared", cases=2)
-    state = train(DEGENERATION, prepared, tmp_path / "run", processes=2, limit=15, batch_size=12, val_interval=2)
-    assert state["trainer"]["iteration"] == 4

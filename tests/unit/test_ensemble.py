@@ -49,26 +49,9 @@ def test_each_head_has_probabilities_of_its_own() -> None:
         torch.testing.assert_close(torch.softmax(answer[:, head], dim=1), mean)
 
 
-def test_in_training_each_row_is_answered_and_learnt_by_one_member_alone() -> None:
-    members = [member(seed) for seed in range(3)]
-    ensemble = Ensemble(members).train()
-    batch = torch.linspace(-2, 2, 56).reshape(7, 1, 2, 2, 2)
-    answer = ensemble(batch)
-    torch.testing.assert_close(answer, torch.cat([members[0](batch[:3]), members[1](batch[3:5]), members[2](batch[5:])]))
-    answer[:3].sum().backward()
-    learns = [any(value.grad is not None and bool(value.grad.any()) for value in one.parameters()) for one in members]
-    assert learns == [True, False, False]
-
-
-def test_a_batch_smaller_than_the_ensemble_teaches_as_many_members_as_it_has_rows() -> None:
-    members = [member(seed) for seed in range(3)]
-    torch.testing.assert_close(Ensemble(members).train()(IMAGES), torch.cat([members[0](IMAGES[:1]), members[1](IMAGES[1:])]))
-
-
 @pytest.mark.parametrize("heads", [None, [1, 2]])
-@pytest.mark.parametrize("training", [False, True])
-def test_it_can_be_exported(heads: list[int] | None, training: bool) -> None:
-    ensemble = Ensemble([member(0), member(1)], heads=heads).train(training)
+def test_it_can_be_exported(heads: list[int] | None) -> None:
+    ensemble = Ensemble([member(0), member(1)], heads=heads).eval()
     torch.testing.assert_close(torch.jit.script(ensemble)(IMAGES), ensemble(IMAGES))
 
 
