@@ -177,15 +177,19 @@ def _explained(plan: Plan, bundle: Path, chosen: Chosen, folder: Path, out: Path
     for contender in plan.contenders:
         shown = _load(Run(plan, bundle, contender, chosen.fold, plan.seeds[0]), folder, target)
         for question in questions_of(bundle.name, plan.questions):
-            looks[question.name].append(_look(shown, question))
+            if (look := _look(shown, question)) is not None:
+                looks[question.name].append(look)
         others |= _inside(shown, case, out)
     title = f"{case}, {spoken(target)}"
     caption = (
         f"{bundle.name}: {title}. The redder, the more Grad-CAM says that the answer rests on it; in red what was called wrong."
     )
     sheets = {
-        save_figure(cam_sheet(found, f"{title}: {name}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png"): caption
+        save_figure(
+            cam_sheet(found, f"{title}: {spoken(name)}"), out / f"grad_cam_{bundle.name}_{name}_{case}_{target}.png"
+        ): caption
         for name, found in looks.items()
+        if found
     }
     return sheets | others
 
@@ -235,16 +239,19 @@ def _load_weights(network: torch.nn.Module, run: Run) -> None:
         ) from error
 
 
-def _look(shown: _Shown, question: Question) -> Look:
+def _look(shown: _Shown, question: Question) -> Look | None:
+    """Where a network looks for an answer; None where the crop has no label of it, as a vertebra has no disc's grade."""
     questions, network, image = questions_of(shown.run.bundle.name), shown.network, shown.image
     answers = question.answers if shown.severities is None else tuple(Severity.parse(name).slug for name in shown.severities)
     at = questions.index(question)
+    label = int(np.atleast_1d(torch.as_tensor(shown.example["label"]).numpy())[at])
+    if label < 0:
+        return None
     first = sum(len(one.answers) for one in questions[:at])
     with torch.no_grad():
         shares = network(image)[0, first : first + len(answers)].softmax(dim=0)
     called = int(shares.argmax())
-    label = int(np.atleast_1d(torch.as_tensor(shown.example["label"]).numpy())[at])
-    true = question.answers[label] if label >= 0 else "not graded"
+    true = question.answers[label]
     _, seen = seen_by(network, image)
     return Look(
         contender=shown.run.contender.label,

@@ -46,13 +46,13 @@ class Look:
 def cam_sheet(looks: Sequence[Look], title: str) -> Figure:
     """Each contender's crop, and on it where Grad-CAM is: in 3D the middle slice, and the one where it is strongest."""
     columns = 3 if any(look.image.ndim == 3 for look in looks) else 2
-    figure = Figure(figsize=(2.5 * columns, 0.5 + 2.6 * len(looks)), layout="constrained")
+    figure = Figure(figsize=(2.5 * columns, 0.5 + 2.7 * len(looks)), layout="constrained")
     figure.suptitle(title, fontsize=9)
     for row, look in enumerate(looks):
         for column, (name, plane, heat) in enumerate(_planes(look)):
             axes = figure.add_subplot(len(looks), columns, row * columns + column + 1)
             draw_slice(axes, plane, look.view, heat=heat)
-            said = f"{look.contender}: {look.called}\ntrue: {look.true}" if column == 0 else name
+            said = f"{look.contender}\ncalled: {look.called}\ntrue: {look.true}" if column == 0 else name
             axes.set_title(said, fontsize=7, color="black" if look.right or column else "crimson")
     return figure
 

@@ -108,18 +108,33 @@ def test_a_whole_slice_is_drawn_at_its_own_scale(plan: Plan, drawn: dict[Path, F
         assert np.ptp(axes.lines[0].get_xdata()) == pytest.approx(10.0)
 
 
-def test_a_picture_without_millimetres_gets_no_bar_of_them(plan: Plan, drawn: dict[Path, Figure], tmp_path: Path) -> None:
+@pytest.fixture
+def pictures(plan: Plan, tmp_path: Path) -> Plan:
+    """The study as one of pictures without millimetres, whose discs and vertebrae are graded."""
     study, root = tmp_path / "study", find_bundle(DEGENERATION).root
     shutil.copytree(plan.study, study)
     listed = json.loads((study / "datalist.json").read_text())
     (study / "datalist.json").write_text(json.dumps({**listed, "study": midsagittal.STUDY}))
     contenders = contenders_of(["cnn"], [2], bundles=[DEGENERATION])
-    pictures = replace(plan, study=study, bundles=(root,), contenders=contenders, settings={})
-    write_tiny_runs(pictures)
+    made = replace(plan, study=study, bundles=(root,), contenders=contenders, settings={})
+    write_tiny_runs(made)
+    return made
+
+
+def test_a_picture_without_millimetres_gets_no_bar_of_them(pictures: Plan, drawn: dict[Path, Figure]) -> None:
     explain(pictures, f"{case_of(pictures, 0)}:l4_l5")
     axes = first_axes(drawn, "grad", 0)
     assert [text.get_text() for text in axes.texts] == [*"APSI"]
     assert not axes.lines
+
+
+@pytest.mark.parametrize(("target", "asked"), [("l4_l5", ["grade", "schmorl"]), ("l4", ["vertebra"])])
+def test_what_a_crop_has_no_label_of_is_not_asked(
+    pictures: Plan, drawn: dict[Path, Figure], target: str, asked: list[str]
+) -> None:
+    explain(pictures, f"{case_of(pictures, 0)}:{target}")
+    heads = [path.name.removeprefix(f"grad_cam_{DEGENERATION}_").split("_")[0] for path in drawn if "grad_cam" in path.name]
+    assert heads == asked
 
 
 @pytest.mark.parametrize("axis", [0, 2])
