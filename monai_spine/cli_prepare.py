@@ -73,10 +73,12 @@ def prepare_lumbar_volumes(data: Data, output: Output, debug: Debug = False) -> 
 
 
 def prepare_midsagittal(data: Data, output: Output, debug: Debug = False) -> None:
-    """DATA: real mid-sagittal pictures with points, for the localiser."""
+    """DATA: real mid-sagittal pictures with points and grades, for the localiser and the grader of discs."""
     from monai_spine.studies import midsagittal
+    from monai_spine.studies.prepared import read_datalist, summary_of
 
-    typer.echo(midsagittal.prepare(data, output))
+    path = midsagittal.prepare(data, output)
+    typer.echo(f"{summary_of(read_datalist(path))}\n{path}")
 
 
 def prepare_nifti(
@@ -125,10 +127,14 @@ def prepare_lesions(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """DATA: a prepared folder with sagittal T2 scans. Puts lesions of known size into them, for the canal's grader."""
+    """DATA: a prepared folder with sagittal T2 scans. Puts lesions of known size in, for graders of canals and discs."""
     from monai_spine.console import counted_reporter
     from monai_spine.phantom.lesions.study import prepare_lesions as simulate
     from monai_spine.studies.prepared import read_datalist
 
-    with counted_reporter(len(read_datalist(data).cases), "scans", quiet=quiet) as on_case:
-        typer.echo(simulate(data, output, copies=copies, seed=seed, on_case=on_case))
+    scans = len(read_datalist(data).cases)
+    with counted_reporter(scans, "scans", quiet=quiet) as on_case:
+        path = simulate(data, output, copies=copies, seed=seed, on_case=on_case)
+    made = read_datalist(path).cases
+    bases = len({case.case.rpartition("_")[0] for case in made})
+    typer.echo(f"{len(made)} copies of the {bases} of {scans} scans with a level that may bear a lesion\n{path}")

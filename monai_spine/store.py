@@ -22,7 +22,7 @@ COMPLETE = ".complete"
 MAX_NAME_BYTES = 200
 """Of a study's folder: file systems take 255, and a suffix comes while it is written."""
 RUN_FILE = "run.json"
-RUN_FILES = ("index.html", "cohort.csv", "submission.csv", "failures.csv", RUN_FILE)
+RUN_FILES = ("index.html", "cohort.csv", "degeneration.csv", "submission.csv", "failures.csv", RUN_FILE)
 STUDY_FILES = (COMPLETE, "result.json", "series.json", "grades.csv", "report.html")
 STUDY_FOLDERS = {"figures": ".png", "dicom": ".dcm", "segmentation": ".nii.gz"}
 """Folders of a study's results, and the suffix of the files in each."""

@@ -1,4 +1,5 @@
-"""The files over all studies of a run: index.html, cohort.csv, submission.csv, failures.csv and run.json.
+"""The files over all studies of a run: index.html, cohort.csv, submission.csv, failures.csv, run.json, and degeneration.csv where
+discs and vertebrae were graded.
 
 They are made from the result.json of each finished study, so that a run which is resumed sums up what was there before as well.
 """
@@ -14,7 +15,15 @@ from typing import Any, Protocol
 from monai_spine.anatomy import Condition, Severity, Side, TargetKind
 from monai_spine.errors import OutputError
 from monai_spine.referral import REFERRAL
-from monai_spine.report.tables import PriorNote, common_reasons, csv_text, json_text, study_submission
+from monai_spine.report.tables import (
+    DEGENERATION_COLUMNS,
+    PriorNote,
+    common_reasons,
+    csv_text,
+    degeneration_rows,
+    json_text,
+    study_submission,
+)
 from monai_spine.report.writing import write_file
 
 __all__ = ["COHORT_COLUMNS", "FAILURE_COLUMNS", "CohortSummary", "FailureLike", "write_cohort"]
@@ -132,6 +141,9 @@ def write_cohort(
     submissions = [study_submission(row.study, row.result) for row in rows]
     summary = CohortSummary(tuple(row.study for row in rows), tuple(note for _, notes in submissions for note in notes))
     write_file(folder / "cohort.csv", csv_text(COHORT_COLUMNS, [_cohort_row(row) for row in rows]))
+    discs = [line for row in rows for line in degeneration_rows(row.study, row.result)]
+    if discs:
+        write_file(folder / "degeneration.csv", csv_text(DEGENERATION_COLUMNS, discs))
     write_submission([row for of_study, _ in submissions for row in of_study], folder / "submission.csv")
     write_file(folder / "failures.csv", csv_text(FAILURE_COLUMNS, [_failure_row(failure) for failure in failures]))
     write_file(folder / "run.json", json_text(_run_json(summary, failures, run or {})))
@@ -190,7 +202,7 @@ def _run_json(summary: CohortSummary, failures: Sequence[FailureLike], run: Mapp
 
 
 def _index_html(rows: Sequence[_Row], failures: Sequence[FailureLike], summary: CohortSummary) -> str:
-    from monai_spine.report.html import template_environment
+    from monai_spine.report.html import degenerate, template_environment
     from monai_spine.report.palette import SIGNS
     from monai_spine.result import RESEARCH_NOTICE
 
@@ -203,6 +215,8 @@ def _index_html(rows: Sequence[_Row], failures: Sequence[FailureLike], summary: 
             failures=failures,
             note=summary.note,
             conditions=list(Condition),
+            degeneration=any(row.result.get("disc_grades") for row in rows),
+            degenerate=degenerate,
             signs=SIGNS,
             research_notice=RESEARCH_NOTICE,
             notices=list(dict.fromkeys(bundle["notice"] for bundle in bundles if bundle.get("notice"))),

@@ -93,7 +93,7 @@ def report_html(result: StudyResult, figures: Mapping[str, bytes]) -> str:
             referral_sign=REFERRED,
             severities=[(severity, SIGNS[severity]) for severity in Severity],
             is_picture=result.picture_affine is not None,
-            degenerate=_degenerate,
+            degenerate=degenerate,
         )
     )
 
@@ -201,7 +201,7 @@ def _about(result: StudyResult, grade: Grade) -> str:
     return " · ".join(parts)
 
 
-def _degenerate(content: Mapping[str, Any]) -> list[str]:
+def degenerate(content: Mapping[str, Any]) -> list[str]:
     """`L4/L5 protrusion`, `L4 degenerative`, and Schmorl nodes that are likelier than not; nothing where all is normal."""
     discs, bodies = content.get("disc_grades", []), content.get("vertebra_grades", [])
     graded = [(entry.get("disc") or entry.get("vertebra"), entry["grade"]) for entry in (*discs, *bodies)]

@@ -10,18 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from monai_spine.anatomy import TARGETS, Severity, Target
+from monai_spine.anatomy import DISC_GRADES, TARGETS, VERTEBRA_GRADES, Severity, Target
 
 if TYPE_CHECKING:
     from monai_spine.result import StudyResult
     from monai_spine.studies.submissions import SubmissionRow
 
 __all__ = [
+    "DEGENERATION_COLUMNS",
     "GRADE_COLUMNS",
     "NOT_IN_THIS_RUN",
     "PriorNote",
     "common_reasons",
     "csv_text",
+    "degeneration_rows",
     "grade_rows",
     "json_text",
     "study_submission",
@@ -33,6 +35,10 @@ GRADE_COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 """Columns of grades.csv. `side` is the patient's own; the point is the centre of the crop in RAS+ mm, empty for a picture.
 `flags` says `referral` of a finding that is left to a reader, `single_slice` of one that was graded on one slice."""
+
+_SHARES = tuple(dict.fromkeys([*DISC_GRADES, *VERTEBRA_GRADES]))
+DEGENERATION_COLUMNS: tuple[str, ...] = ("study", "structure", "grade", *_SHARES, "schmorl_node")
+"""Columns of degeneration.csv, a row per disc and vertebra: the probability of each grade that there is of it."""
 
 NOT_IN_THIS_RUN = "left out of this run"
 """Reason of a target that was not asked for."""
@@ -73,6 +79,20 @@ def grade_rows(result: StudyResult) -> list[tuple[object, ...]]:
     """One row per target in the official order, as `GRADE_COLUMNS` names them; also for targets that were left out."""
     written = _by_target(result.to_json())
     return [_grade_row(target, written.get(target)) for target in TARGETS]
+
+
+def degeneration_rows(study: str, result: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    """One row per graded disc and vertebra of a study, as `DEGENERATION_COLUMNS` names them.
+
+    Args:
+        study: Its name.
+        result: Its result.json.
+    """
+    graded = [(kind, entry) for kind in ("disc", "vertebra") for entry in result.get(f"{kind}_grades", ())]
+    return [
+        (study, entry[kind], entry["grade"], *map(entry["probabilities"].get, _SHARES), entry.get("schmorl_node"))
+        for kind, entry in graded
+    ]
 
 
 def study_submission(study: str, result: Mapping[str, Any]) -> tuple[list[SubmissionRow], list[PriorNote]]:

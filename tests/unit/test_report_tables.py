@@ -91,6 +91,29 @@ def test_a_run_is_summed_up_from_what_lies_in_its_folder(tmp_path: Path) -> None
     assert note == "submission.csv: 4 of 50 rows hold the prior of the training set, because they were not graded."
 
 
+def test_graded_discs_and_vertebrae_have_a_table_and_a_column_of_their_own(tmp_path: Path) -> None:
+    written_cohort(tmp_path, "20", "3")
+    assert not (tmp_path / "degeneration.csv").exists()
+    assert "degeneration.csv" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    path = tmp_path / "3" / "result.json"
+    shares = {"normal": 0.1, "bulge": 0.2, "protrusion": 0.6, "extrusion": 0.1}
+    discs = [{"disc": "L4/L5", "grade": "protrusion", "probabilities": shares, "schmorl_node": 0.02}]
+    bodies = [{"vertebra": "L4", "grade": "normal", "probabilities": {"normal": 0.7, "degenerative": 0.3}}]
+    graded = {"disc_grades": discs, "vertebra_grades": bodies}
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **graded}), encoding="utf-8")
+    write_cohort(tmp_path, ("20", "3"))
+    rows = table_of(tmp_path / "degeneration.csv")
+    assert [(row["study"], row["structure"], row["grade"]) for row in rows] == [
+        ("3", "L4/L5", "protrusion"),
+        ("3", "L4", "normal"),
+    ]
+    assert [(row["protrusion"], row["degenerative"], row["schmorl_node"]) for row in rows] == [
+        ("0.6", "", "0.02"),
+        ("", "0.3", ""),
+    ]
+    assert "L4/L5 protrusion" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
 def test_the_submission_has_the_official_columns_and_run_json_names_the_rows_that_hold_the_prior(tmp_path: Path) -> None:
     note = written_cohort(tmp_path, "20", "3")
     lines = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
