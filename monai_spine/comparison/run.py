@@ -65,12 +65,13 @@ def measure_all(
     return plan, costs, list(reasons.values())
 
 
-def train_all(plan: Plan, reporter: Reporter) -> None:
+def train_all(plan: Plan, reporter: Reporter, *, inherit: Sequence[int] = ()) -> None:
     """Make the runs of a plan that are not finished.
 
     Args:
         plan: As `measure_all` wrote it down.
         reporter: Told of each step.
+        inherit: Open files that the trainings hold too, as `at_work.alone_in` gives them.
 
     Raises:
         WeightsError: A training fails.
@@ -79,7 +80,7 @@ def train_all(plan: Plan, reporter: Reporter) -> None:
     for number, (run, step) in enumerate(steps):
         share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
         said = said_of(step.name, step.made)
-        perform(step, watch=partial(_say, reporter, run, step, share, counted))
+        perform(step, watch=partial(_say, reporter, run, step, share, counted), inherit=inherit)
         reporter.step((number + 1) / len(steps), f"{said} {counted}")
         (run.folder / "last.pt").unlink(missing_ok=True)
 

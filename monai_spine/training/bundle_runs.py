@@ -147,7 +147,7 @@ def said_of(name: str, made: Path) -> str:
     return f"{name}, kept" if made.is_file() else name
 
 
-def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
+def perform(step: Step, *, watch: Callable[[], None] | None = None, inherit: Sequence[int] = ()) -> None:
     """Run a command, unless what it makes is there. All that it prints goes to `log.txt` in its folder.
 
     A request to end is met like Ctrl-C, and ends the command too.
@@ -155,6 +155,7 @@ def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     Args:
         step: The command.
         watch: Called every second while it runs; what it raises ends the command.
+        inherit: Open files that it holds too, such as a lock.
 
     Raises:
         WeightsError: It fails; the message says what the command stopped at, or what it printed last.
@@ -165,7 +166,7 @@ def perform(step: Step, *, watch: Callable[[], None] | None = None) -> None:
     log = step.folder / "log.txt"
     before = log.stat().st_size if log.is_file() else 0
     with log.open("a", encoding="utf-8") as stream:
-        code = _exit_code(step.command, stream, watch or (lambda: None))
+        code = _exit_code(step.command, stream, watch or (lambda: None), inherit)
     if code != 0 or not step.written.is_file():
         lines = log.read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
         cause = _cause(lines)
@@ -205,8 +206,8 @@ def _cause(lines: Sequence[str]) -> str:
     return said.split(": ", 1)[-1] if said.startswith(f"{SpineError.__module__}.") else said
 
 
-def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None]) -> int:
-    with interruptible(), subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
+def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None], inherit: Sequence[int]) -> int:
+    with interruptible(), subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, pass_fds=inherit) as process:
         try:
             while True:
                 try:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from monai_spine.anatomy import Condition
 from monai_spine.cli import app
+from monai_spine.comparison.at_work import alone_in
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.plan import Plan
 from monai_spine.models import GRADERS
@@ -83,6 +84,13 @@ def test_the_page_is_there_when_explaining_fails(plan: Plan) -> None:
     assert (result.exit_code, "do not fit the network of cnn 2D, fold 1 of 3" in result.stderr) == (4, True)
     assert "| cnn 2D |" in (plan.output / "comparison.md").read_text()
     assert (plan.output / "comparison.html").is_file()
+
+
+def test_a_second_comparison_in_a_folder_is_refused_at_once(plan: Plan) -> None:
+    with alone_in(plan.output):
+        result = compare(*arguments_of(plan))
+    assert (result.exit_code, "Another comparison is at work" in result.stderr) == (1, True)
+    assert [path.name for path in plan.output.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

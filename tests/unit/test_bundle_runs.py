@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from ignite.engine import Engine
 
-from monai_spine.errors import WeightsError
+from monai_spine.comparison.at_work import alone_in
+from monai_spine.errors import OutputError, WeightsError
 from monai_spine.training import bundle_runs
 from monai_spine.training.bundle_runs import Step, overlay, perform
 from monai_spine.training.epoch_record import EpochRecord
@@ -98,6 +101,39 @@ def test_a_request_to_end_is_met_like_ctrl_c_and_ends_the_command_too(tmp_path: 
     while not ended.exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert ended.exists()
+
+
+def test_a_folder_stays_held_while_a_training_lives_on_whose_comparison_is_gone(tmp_path: Path) -> None:
+    out, read, write = tmp_path / "out", *os.pipe()
+    code = "import sys; print('begun', flush=True); sys.stdin.read()"
+    comparison = f"""if True:
+        import os, sys
+        from pathlib import Path
+        from monai_spine.comparison.at_work import alone_in
+        from monai_spine.training.bundle_runs import Step, perform
+        folder = Path({str(out)!r})
+        step = Step("trying", (sys.executable, "-S", "-c", {code!r}), folder, folder / "made", folder / "written")
+        with alone_in(folder) as held:
+            perform(step, inherit=held)
+    """
+    with os.fdopen(write, "w"), subprocess.Popen((sys.executable, "-c", comparison), stdin=read) as process:
+        os.close(read)
+        until = time.monotonic() + 60
+        while not (out / "log.txt").is_file() or "begun" not in (out / "log.txt").read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        with (
+            pytest.raises(OutputError, match=r"Another comparison is at work in .*out.*Wait for it, or choose another"),
+            alone_in(out),
+        ):
+            pass
+    while time.monotonic() < until:
+        with suppress(OutputError), alone_in(out):
+            return
+        time.sleep(0.05)
+    pytest.fail("The folder is held although nobody is at work in it.")
 
 
 def test_an_overlay_that_is_not_there_says_where_it_was_sought() -> None:

@@ -258,7 +258,7 @@ def test_a_network_that_does_not_fit_stops_before_any_training(plan: Plan) -> No
 
 def test_a_network_that_does_not_fit_is_left_out_where_that_was_asked_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    monkeypatch.setattr("monai_spine.comparison.run.perform", lambda step, watch: done.append(step.name))
+    monkeypatch.setattr("monai_spine.comparison.run.perform", lambda step, **_: done.append(step.name))
     both = contenders_of(["vgg16", "cnn"], [3], bundles=[CANAL])
     small = replace(plan, settings={"crop#shape": [8, 24, 24]}, contenders=both)
     with progress_reporter(quiet=True) as reporter:
