@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from monai_spine.comparison.questions import Question
+from monai_spine.errors import TableError
 from monai_spine.training.predictions import SaveRows
 
 __all__ = ["Answers", "SaveAnswers", "read_answers"]
@@ -75,8 +76,11 @@ def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, Answers
 
     Returns:
         Answers by the question's name; rows without a label are left out.
+
+    Raises:
+        TableError: The table is cut or broken.
     """
-    table = pd.read_csv(path, dtype={"case": str, "target": str})
+    table = _table(path, questions)
     found, first = {}, 0
     for at, question in enumerate(questions):
         last = first + len(question.answers)
@@ -87,3 +91,17 @@ def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, Answers
         found[question.name] = Answers(case, target, values, rows[f"label_{at}"].to_numpy(np.int64))
         first = last
     return found
+
+
+def _table(path: Path, questions: Sequence[Question]) -> pd.DataFrame:
+    counts = [len(question.answers) for question in questions]
+    kinds = {"case": str, "target": str, **{f"probability_{at}": float for at in range(sum(counts))}}
+    labels = {f"label_{at}": count for at, count in enumerate(counts)}
+    try:
+        table = pd.read_csv(path, usecols=[*kinds, *labels], dtype={**kinds, **dict.fromkeys(labels, int)})
+        wrong = [name for name, count in labels.items() if not table[name].between(-1, count - 1).all()]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no answer's place")
+    except ValueError as error:
+        raise TableError(f"{path} is cut or broken ({error}). Remove it and run the comparison again.") from error
+    return table

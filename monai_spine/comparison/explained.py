@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 
 from monai_spine.anatomy import Severity
 from monai_spine.comparison.built import built
-from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.pictures import save_figure
-from monai_spine.comparison.plan import Plan, Run, parsed_config
+from monai_spine.comparison.plan import Plan, Run, testing_config
 from monai_spine.comparison.questions import Question, questions_of, spoken
 from monai_spine.comparison.sheets import Look, cam_sheet, feature_sheet, filter_sheet
 from monai_spine.errors import TableError, WeightsError
@@ -132,19 +130,11 @@ def _labels(plan: Plan, bundle: Path, folder: Path) -> dict[str, int]:
     found: list[dict[str, int]] = []
     for contender in plan.contenders:
         try:
-            items = built(_config(plan, bundle, contender, folder), "validate#dataset").items
+            items = built(testing_config(plan, bundle, contender, folder), "validate#dataset").items
         except TableError:
             items = []
         found.append({item["target"]: int(np.max(item["label"])) for item in items})
     return {target: label for target, label in found[0].items() if all(target in other for other in found)}
-
-
-def _config(plan: Plan, bundle: Path, contender: Contender, folder: Path) -> ConfigParser:
-    """The config of a contender that validates on the test of a folder."""
-    parser = parsed_config(plan, bundle, contender)
-    evaluate = parser.load_config_file(str(bundle / "configs" / "evaluate.json"))
-    parser.update({"dataset_dir": str(folder), "split": "test", "validate#data": evaluate["validate#data"]})
-    return parser
 
 
 def explain_case(plan: Plan, chosen: Chosen, out: Path) -> dict[Path, str]:
@@ -210,7 +200,7 @@ def _inside(shown: _Shown, case: str, out: Path) -> dict[Path, str]:
 
 
 def _load(run: Run, folder: Path, target: str) -> _Shown:
-    config = _config(run.plan, run.bundle, run.contender, folder)
+    config = testing_config(run.plan, run.bundle, run.contender, folder)
     dataset, network = built(config, "validate#dataset"), built(config, "network_def")
     _load_weights(network, run)
     at = next(at for at, item in enumerate(dataset.items) if item["target"] == target)

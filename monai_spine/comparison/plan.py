@@ -25,7 +25,7 @@ from monai_spine.studies.stratified import stratified_parts
 from monai_spine.training.bundle_runs import Step, bundle_command, keep, overlay, refuse_other, sha256_of
 from monai_spine.training.given_names import unknown_names
 
-__all__ = ["Plan", "Run", "parsed_config", "refuse_other_runs", "steps_of", "unknown_settings", "write_down"]
+__all__ = ["Plan", "Run", "parsed_config", "refuse_other_runs", "steps_of", "testing_config", "unknown_settings", "write_down"]
 
 _VALIDATION = 0.15
 
@@ -155,6 +155,14 @@ def parsed_config(plan: Plan, bundle: Path, contender: Contender) -> ConfigParse
     """The `train.json` of a bundle with everything that is laid over it for a contender."""
     parser = _config(plan, bundle, contender)
     parser.update({"bundle_root": str(bundle), "dataset_dir": str(plan.fold(0)), **plan.settings_of(contender)})
+    return parser
+
+
+def testing_config(plan: Plan, bundle: Path, contender: Contender, folder: Path) -> ConfigParser:
+    """The config of a contender that validates on the test of a folder's data list."""
+    parser = parsed_config(plan, bundle, contender)
+    evaluate = parser.load_config_file(str(bundle / "configs" / "evaluate.json"))
+    parser.update({"dataset_dir": str(folder), "split": "test", "validate#data": evaluate["validate#data"]})
     return parser
 
 

@@ -10,14 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from monai_spine.comparison.answers import Answers, read_answers
+from monai_spine.comparison.answers import Answers
 from monai_spine.comparison.cost import Cost
+from monai_spine.comparison.finished import answers_of
 from monai_spine.comparison.pictures import confusions, costs, learning_curves, reliabilities, save_figure
 from monai_spine.comparison.plan import Plan, Run
 from monai_spine.comparison.questions import QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.scores import COSTS, FIGURES, official_score_of, scores_of
 from monai_spine.comparison.table import TESTED, Cell, cells, markdown, mean_and_deviation, paired_tests
-from monai_spine.errors import WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.report.html import template_environment
 from monai_spine.result import RESEARCH_NOTICE
@@ -83,6 +83,7 @@ def write_comparison(
 
     Raises:
         OutputError: Something cannot be written.
+        TableError: Answers of a run are cut or broken.
         WeightsError: A run is not finished.
     """
     found = _answers(plan)
@@ -110,9 +111,7 @@ def write_comparison(
 def _answers(plan: Plan) -> Found:
     found: Found = {}
     for run in plan.runs():
-        if not run.answers.is_file():
-            raise WeightsError(f"{run.name} is not finished: there is no {run.answers}. Go on with the comparison first.")
-        said = read_answers(run.answers, QUESTIONS[run.bundle.name])
+        said = answers_of(run)
         for question in questions_of(run.bundle.name, plan.questions):
             place = found.setdefault((run.bundle.name, question.name), {})
             place.setdefault(run.contender.label, {})[run.fold, run.seed] = said[question.name]

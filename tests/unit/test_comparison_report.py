@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 
 from monai_spine import __version__
 from monai_spine.anatomy import Condition
+from monai_spine.comparison import finished
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import Cost, cost_of
 from monai_spine.comparison.plan import Plan
@@ -21,7 +24,7 @@ from monai_spine.comparison.report import NOTES, write_comparison
 from monai_spine.comparison.scores import FIGURES
 from monai_spine.comparison.table import cells, mean_and_deviation, paired_tests
 from monai_spine.device import model_of
-from monai_spine.errors import WeightsError
+from monai_spine.errors import TableError, WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.weights import find_bundle
 
@@ -88,6 +91,37 @@ def test_the_notes_name_the_columns_that_can_bear_a_dagger() -> None:
     marked = [figure.title for figure in figures if any(row[figure.key].different for row in found)]
     assert 0 < len(marked) < len(names)
     assert f"Only these columns are tested: {'; '.join(marked)}. " in NOTES
+
+
+@pytest.fixture
+def cut(plan: Plan, tmp_path: Path) -> Iterator[Path]:
+    """Answers of a run that may be cut; they are whole again after the test."""
+    path = next(plan.runs()).answers
+    whole = path.read_bytes()
+    yield path
+    path.write_bytes(whole)
+
+
+def test_answers_that_are_cut_are_not_scored(plan: Plan, cut: Path) -> None:
+    lines = cut.read_text().splitlines(keepends=True)
+    for text, said in (
+        ("".join(lines[:8]), r"is cut: it lacks 13 targets of the test, such as spinal_canal_\w+ of case \d+\. Remove it"),
+        (lines[0], "lacks 20 targets of the test"),
+        ("", r"answers\.csv is cut or broken \(.*\)\. Remove it and run"),
+        ("".join(lines)[:-20], "is cut or broken"),
+        ("".join(lines[:-1]) + lines[-1].rsplit(",", 1)[0] + ",7\n", r"is cut or broken \(label_0 is no answer's place\)"),
+    ):
+        cut.write_text(text)
+        with pytest.raises(TableError, match=said):
+            write_comparison(plan, {})
+
+
+def test_targets_outside_their_scans_are_not_missed(plan: Plan) -> None:
+    """Half a metre lies outside of every scan, so that nothing is asked."""
+    large = replace(plan, settings={**plan.settings, "crop#size_mm": [500.0, 500.0, 500.0]})
+    run = next(large.runs())
+    assert finished._lacking(run, {}) == []
+    assert len(finished._lacking(replace(run, plan=plan), {})) == 20
 
 
 def test_a_run_that_is_not_finished_is_named_before_anything_is_written(plan: Plan) -> None:

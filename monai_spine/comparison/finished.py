@@ -1,0 +1,46 @@
+"""What finished runs left behind: read if it is whole, otherwise named with what to remove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai_spine.comparison.answers import Answers, read_answers
+from monai_spine.comparison.built import built
+from monai_spine.comparison.plan import Run, testing_config
+from monai_spine.comparison.questions import QUESTIONS
+from monai_spine.errors import TableError, WeightsError
+
+__all__ = ["answers_of"]
+
+
+def answers_of(run: Run) -> dict[str, Answers]:
+    """What a run says of every target of its test, by the question's name.
+
+    Raises:
+        TableError: The answers are cut or broken.
+        WeightsError: The run is not finished.
+    """
+    if not run.answers.is_file():
+        raise WeightsError(f"{run.name} is not finished: there is no {run.answers}. Go on with the comparison first.")
+    said = read_answers(run.answers, QUESTIONS[run.bundle.name])
+    lacking = _lacking(run, said)
+    if lacking:
+        first = lacking[0]
+        raise TableError(
+            f"{run.answers} is cut: it lacks {len(lacking)} targets of the test, such as {first['target']} of case "
+            f"{first['case']}. Remove it and run the comparison again."
+        )
+    return said
+
+
+def _lacking(run: Run, said: Mapping[str, Answers]) -> Sequence[Mapping[str, Any]]:
+    """The test's targets without an answer. Only where there are some are crops cut, as those outside their scans get none."""
+    given = {place for one in said.values() for place in zip(one.case, one.target, strict=True)}
+    config = testing_config(run.plan, run.bundle, run.contender, run.plan.fold(run.fold))
+    absent = [item for item in built(config, "validate#data") if (item["case"], item["target"]) not in given]
+    config["validate#data"] = absent
+    try:
+        return list(built(config, "validate#dataset").items) if absent else []
+    except TableError:  # none of them is asked
+        return []
