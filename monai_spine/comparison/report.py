@@ -74,7 +74,7 @@ def write_comparison(
 
     Args:
         plan: What was run.
-        measured: What each network costs, by the names of bundle and contender.
+        measured: What each network costs, by the names of bundle and contender; others may be among them.
         left_out: Why contenders are missing.
         explained: Sheets of `explain_case` with their captions.
 
@@ -194,12 +194,13 @@ def _facts(plan: Plan, measured: Mapping[tuple[str, str], Cost], left_out: Seque
     """What was compared on what, and how."""
     datalist = read_datalist(plan.study)
     counts = ", ".join(f"{len(cases)} for {split}" for split, cases in read_datalist(plan.fold(0)).splits.items())
+    labels = {contender.label for contender in plan.contenders}
     split = f"{plan.folds} folds by patient" if plan.folds > 1 else "one split by patient"
     return (
         f"Study {datalist.study} ({datalist.source} images), {split}, {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}; "
         f"studies of the first fold: {counts}.",
         f"Budget: {', '.join(f'{key} {value}' for key, value in plan.settings.items()) or 'that of the configs'}.",
-        *_measured_on(measured),
+        *_measured_on({place: cost for place, cost in measured.items() if place[1] in labels}),
         *(f"Left out: {reason}" for reason in left_out),
     )
 

@@ -19,6 +19,7 @@ from monai_spine.anatomy import Condition
 from monai_spine.comparison import finished
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import Cost, cost_of
+from monai_spine.comparison.finished import without_diverged
 from monai_spine.comparison.plan import Plan
 from monai_spine.comparison.report import NOTES, write_comparison
 from monai_spine.comparison.scores import FIGURES
@@ -122,6 +123,21 @@ def test_targets_outside_their_scans_are_not_missed(plan: Plan) -> None:
     run = next(large.runs())
     assert finished._lacking(run, {}) == []
     assert len(finished._lacking(replace(run, plan=plan), {})) == 20
+
+
+def test_a_contender_that_diverged_is_left_out_and_named(plan: Plan, cut: Path) -> None:
+    table = pd.read_csv(cut)
+    table[[name for name in table if name.startswith("probability")]] = float("nan")
+    table.to_csv(cut, index=False, na_rep="nan")
+    left, reasons = without_diverged(plan)
+    page = write_comparison(left, {(CANAL, "cnn 2D"): HERE, (CANAL, "residual_cnn 2D"): THERE}, left_out=reasons)
+    text = page.with_suffix(".md").read_text(encoding="utf-8")
+    assert "- Left out: cnn 2D, fold 1 of 3 has diverged: " in text
+    assert "| cnn 2D |" not in text
+    assert "| residual_cnn 2D |" in text
+    assert "AMD EPYC" not in text
+    with pytest.raises(WeightsError, match="cnn 2D, fold 1 of 3 has diverged"):
+        without_diverged(replace(plan, contenders=plan.contenders[:1]))
 
 
 def test_a_run_that_is_not_finished_is_named_before_anything_is_written(plan: Plan) -> None:
