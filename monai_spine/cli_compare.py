@@ -48,8 +48,8 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Train architectures under one budget on one split, and write one table with its pictures. Goes on where it was stopped."""
+    from monai_spine.comparison.budget import wrong_settings
     from monai_spine.comparison.contenders import ALL
-    from monai_spine.comparison.plan import unknown_settings
 
     if experiment is None and architectures is None:
         raise UsageError("Nothing to compare: give --architectures all, some names joined by commas, or --experiment.")
@@ -67,7 +67,7 @@ def compare(
         budget=budget,
         folder=bundles,
     )
-    if problems := unknown_settings(plan):
+    if problems := wrong_settings(plan):
         raise UsageError("\n".join(problems))
     page = _compared(plan, explain or (), leave_out=names is not None and ALL in names, quiet=quiet)
     if not quiet:

@@ -23,9 +23,8 @@ from monai_spine.studies.folds import write_splits
 from monai_spine.studies.prepared import Datalist, PreparedCase, read_datalist
 from monai_spine.studies.stratified import stratified_parts
 from monai_spine.training.bundle_runs import Step, bundle_command, keep, overlay, refuse_other, sha256_of
-from monai_spine.training.given_names import unknown_names
 
-__all__ = ["Plan", "Run", "parsed_config", "refuse_other_runs", "steps_of", "testing_config", "unknown_settings", "write_down"]
+__all__ = ["Plan", "Run", "parsed_config", "read_configs", "refuse_other_runs", "steps_of", "testing_config", "write_down"]
 
 _VALIDATION = 0.15
 
@@ -153,7 +152,7 @@ def steps_of(run: Run) -> tuple[Step, Step]:
 
 def parsed_config(plan: Plan, bundle: Path, contender: Contender) -> ConfigParser:
     """The `train.json` of a bundle with everything that is laid over it for a contender."""
-    parser = _config(plan, bundle, contender)
+    parser = read_configs(plan, bundle, contender)
     parser.update({"bundle_root": str(bundle), "dataset_dir": str(plan.fold(0)), **plan.settings_of(contender)})
     return parser
 
@@ -166,22 +165,11 @@ def testing_config(plan: Plan, bundle: Path, contender: Contender, folder: Path)
     return parser
 
 
-def _config(plan: Plan, bundle: Path, contender: Contender) -> ConfigParser:
+def read_configs(plan: Plan, bundle: Path, contender: Contender) -> ConfigParser:
     """The config files, and no value that a command line gives."""
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs" / "train.json"), *map(str, plan.overlays_of(bundle, contender))])
     return parser
-
-
-def unknown_settings(plan: Plan) -> list[str]:
-    """A sentence for each name of the budget that the configs of a contender do not know, with the nearest that is there."""
-    said = [
-        sentence.replace("--", "--set ", 1)
-        for bundle in plan.bundles
-        for contender in plan.contenders
-        for sentence in unknown_names(_config(plan, bundle, contender), plan.settings)
-    ]
-    return list(dict.fromkeys(said))
 
 
 def refuse_other_runs(plan: Plan) -> None:

@@ -102,6 +102,7 @@ def test_a_second_comparison_in_a_folder_is_refused_at_once(plan: Plan) -> None:
         (("--experiment", "document_00"), "Did you mean 'document_00"),
         (("--architectures", "cnn", "--dims", "flat"), "--dims takes 2, 3 or 2,3, got 'flat'"),
         (("--architectures", "cnn", "--set", "epochs"), "'epochs' sets nothing"),
+        (("--architectures", "cnn", "--set", "seed=1"), "Give --seeds instead"),
     ],
 )
 def test_what_cannot_be_compared_is_said_before_anything_is_done(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:

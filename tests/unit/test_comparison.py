@@ -18,11 +18,12 @@ from torch import nn
 
 from monai_spine.anatomy import Condition
 from monai_spine.comparison.answers import Answers, SaveAnswers, read_answers
+from monai_spine.comparison.budget import wrong_settings
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import cost_of
 from monai_spine.comparison.experiments import find_experiment
 from monai_spine.comparison.pictures import costs, learning_curves
-from monai_spine.comparison.plan import Plan, parsed_config, refuse_other_runs, steps_of, unknown_settings, write_down
+from monai_spine.comparison.plan import Plan, parsed_config, refuse_other_runs, steps_of, write_down
 from monai_spine.comparison.questions import CONDITIONS, QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.run import measure_all, train_all
 from monai_spine.comparison.scores import FIGURES, official_score_of, scores_of
@@ -223,11 +224,31 @@ def test_runs_of_what_a_study_or_a_config_was_before_are_not_gone_on_with(plan: 
 
 
 def test_a_misspelt_name_of_the_budget_is_known_before_anything_is_written(plan: Plan) -> None:
-    said = unknown_settings(replace(plan, settings={"learning_rat": 0.1, "batch_size": 4}))
+    said = wrong_settings(replace(plan, settings={"learning_rat": 0.1, "batch_size": 4}))
     assert len(said) == 1
     assert "--set learning_rat would change nothing" in said[0]
     assert "learning_rate" in said[0]
     assert not plan.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seed": 3}, "--set seed is not taken, as each run has its own. Give --seeds instead."),
+        ({"dataset_dir": "there"}, "--set dataset_dir is not taken, as each run has its own. Give --study instead."),
+        ({"resume": False}, "--set resume is not taken, as each run has its own."),
+        (
+            {"network_def#name": "vit"},
+            "--set network_def#name is not taken, as each run has its own. Give --architectures instead.",
+        ),
+        ({"epochs": 0}, "epochs must be 1 or more, got 0."),
+        ({"limit": -1}, "limit must be 1 or more, got -1."),
+    ],
+)
+def test_settings_that_would_spoil_every_run_are_refused(plan: Plan, settings: dict[str, object], said: str) -> None:
+    (sentence,) = wrong_settings(replace(plan, settings=settings))
+    assert sentence == said
+    assert not wrong_settings(replace(plan, settings={"limit": None, "epochs": 1}))
 
 
 def test_all_contenders_of_the_discs_have_one_budget(plan: Plan) -> None:
