@@ -24,7 +24,17 @@ from monai_spine.studies.prepared import Datalist, PreparedCase, read_datalist
 from monai_spine.studies.stratified import stratified_parts
 from monai_spine.training.bundle_runs import Step, bundle_command, keep, overlay, refuse_other, sha256_of
 
-__all__ = ["Plan", "Run", "parsed_config", "read_configs", "refuse_other_runs", "steps_of", "testing_config", "write_down"]
+__all__ = [
+    "Plan",
+    "Run",
+    "begun",
+    "parsed_config",
+    "read_configs",
+    "refuse_other_runs",
+    "steps_of",
+    "testing_config",
+    "write_down",
+]
 
 _VALIDATION = 0.15
 
@@ -172,17 +182,24 @@ def read_configs(plan: Plan, bundle: Path, contender: Contender) -> ConfigParser
     return parser
 
 
+def begun(folder: Path) -> bool:
+    """Whether an epoch of any training in a folder is done, so that others may not be of other settings."""
+    return any(next(folder.rglob(name), None) for name in ("last.pt", "model.pt"))
+
+
 def refuse_other_runs(plan: Plan) -> None:
     """Refuse to go on in a folder with runs of another study, budget or configs. Contenders, bundles and seeds may be added.
+
+    Where no epoch is done yet, a command may still be corrected.
 
     Raises:
         OutputError: It does.
         TableError: The study cannot be read.
     """
     read_datalist(plan.study)
-    refuse_other(plan.output, _settings(plan))
-    for bundle, contender in product(plan.bundles, plan.contenders):
-        refuse_other(plan.runs_of(bundle, contender), _configs(plan, bundle, contender))
+    for folder, settings in _settings_of(plan).items():
+        if begun(folder):
+            refuse_other(folder, settings)
 
 
 def write_down(plan: Plan) -> None:
@@ -194,16 +211,15 @@ def write_down(plan: Plan) -> None:
     """
     datalist = read_datalist(plan.study)
     folds = _splits(datalist, plan)
-    keep(plan.output, _settings(plan))
-    for bundle, contender in product(plan.bundles, plan.contenders):
-        keep(plan.runs_of(bundle, contender), _configs(plan, bundle, contender))
+    for folder, settings in _settings_of(plan).items():
+        keep(folder, settings, begun=begun(folder))
     for number, splits in enumerate(folds):
         write_splits(datalist, plan.fold(number), splits=splits)
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
-    """What all runs of a folder share."""
-    return {
+def _settings_of(plan: Plan) -> dict[Path, dict[str, Any]]:
+    """What the runs of a folder share: of all those in the output, and of each contender."""
+    shared = {
         "study": str(plan.study.resolve()),
         "content": sha256_of([plan.study / "datalist.json"]),
         "folds": plan.folds,
@@ -211,10 +227,13 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "overlays": sha256_of(plan.overlays),
         "settings": {key: str(value) for key, value in plan.settings.items()},
     }
-
-
-def _configs(plan: Plan, bundle: Path, contender: Contender) -> dict[str, Any]:
-    return {"configs": sha256_of([bundle / "configs" / "train.json", *plan.overlays_of(bundle, contender)])}
+    configs = {
+        plan.runs_of(bundle, contender): {
+            "configs": sha256_of([bundle / "configs" / "train.json", *plan.overlays_of(bundle, contender)])
+        }
+        for bundle, contender in product(plan.bundles, plan.contenders)
+    }
+    return {plan.output: shared, **configs}
 
 
 def _splits(datalist: Datalist, plan: Plan) -> list[dict[str, list[str]]]:

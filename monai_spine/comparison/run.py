@@ -12,7 +12,7 @@ from pathlib import Path
 from monai_spine.comparison.built import built
 from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.cost import Cost, cost_of
-from monai_spine.comparison.plan import Plan, Run, parsed_config, refuse_other_runs, steps_of, write_down
+from monai_spine.comparison.plan import Plan, Run, begun, parsed_config, refuse_other_runs, steps_of, write_down
 from monai_spine.console import Reporter
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.errors import ArchitectureError
@@ -93,7 +93,7 @@ def _say(reporter: Reporter, run: Run, step: Step, share: float, counted: str) -
 
 def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
     path = _cost_path(plan, bundle, contender)
-    if path.is_file():
+    if path.is_file() and begun(plan.runs_of(bundle, contender)):  # otherwise it may have been of other settings
         return Cost(**json.loads(path.read_text(encoding="utf-8")))
     parser = parsed_config(plan, bundle, contender)
     shape: Sequence[int] = parser.get_parsed_content("crop")["shape"]

@@ -82,14 +82,19 @@ def refuse_other(folder: Path, settings: Mapping[str, object]) -> None:
         raise OutputError(f"{folder} holds runs of other settings: {differing}. Choose another folder, or remove it.")
 
 
-def keep(folder: Path, settings: Mapping[str, object]) -> None:
+def keep(folder: Path, settings: Mapping[str, object], *, begun: bool = True) -> None:
     """Write settings down in a folder, or refuse to go on with others than are there.
+
+    Args:
+        folder: Of runs.
+        settings: Of the runs.
+        begun: Whether there are runs of the settings that are there; otherwise these are written over.
 
     Raises:
         OutputError: The folder holds runs of other settings, or cannot be written.
     """
     path = folder / _SETTINGS
-    if path.is_file():
+    if begun and path.is_file():
         refuse_other(folder, settings)
     else:
         write_text(path, json.dumps(settings, indent=2) + "\n")

@@ -195,8 +195,28 @@ def test_folds_test_on_every_study_once_and_validate_on_others(plan: Plan) -> No
     assert all(one.splits["validation"] for one in lists)
 
 
-def test_a_folder_of_other_settings_is_refused_and_contenders_may_be_added(plan: Plan) -> None:
+def begin(plan: Plan) -> None:
+    """Write a plan down, and the checkpoint of an epoch of its first run."""
     write_down(plan)
+    run = next(plan.runs())
+    run.folder.mkdir(parents=True)
+    (run.folder / "last.pt").touch()
+
+
+def test_a_command_may_be_corrected_as_long_as_no_epoch_is_done(plan: Plan) -> None:
+    small = replace(plan, settings={"crop#shape": [8, 24, 24]})
+    with progress_reporter(quiet=True) as reporter:
+        (before,), (now,) = (measure_all(one, reporter)[1].values() for one in (small, plan))
+        begin(plan)
+        (kept,) = measure_all(plan, reporter)[1].values()
+        with pytest.raises(OutputError, match="other settings"):
+            measure_all(small, reporter)
+    assert before.flops < now.flops
+    assert kept == now
+
+
+def test_a_folder_of_other_settings_is_refused_and_contenders_may_be_added(plan: Plan) -> None:
+    begin(plan)
     write_down(replace(plan, contenders=(*plan.contenders, *contenders_of(["ckan"], [2], bundles=[CANAL]))))
     with pytest.raises(OutputError, match=r'other settings: settings epochs was "1", is "2"\. Choose'):
         write_down(replace(plan, settings={"epochs": 2}))
@@ -213,7 +233,7 @@ def test_runs_of_what_a_study_or_a_config_was_before_are_not_gone_on_with(plan: 
     shutil.copytree(plan.study, study)
     shutil.copytree(plan.bundles[0] / "configs", root / "configs")
     own = replace(plan, study=study, bundles=(root,))
-    write_down(own)
+    begin(own)
     refuse_other_runs(own)
     (root / "configs" / "train.json").write_text((root / "configs" / "train.json").read_text() + "\n")
     with pytest.raises(OutputError, match=r"configs train\.json was"):
