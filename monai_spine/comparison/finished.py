@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from monai_spine.comparison.answers import Answers, read_answers
 from monai_spine.comparison.built import built
@@ -15,7 +17,7 @@ from monai_spine.comparison.plan import Plan, Run, testing_config
 from monai_spine.comparison.questions import QUESTIONS
 from monai_spine.errors import TableError, WeightsError
 
-__all__ = ["answers_of", "without_diverged"]
+__all__ = ["answers_of", "epochs_of", "without_diverged"]
 
 
 def answers_of(run: Run) -> dict[str, Answers]:
@@ -48,6 +50,26 @@ def _lacking(run: Run, said: Mapping[str, Answers]) -> Sequence[Mapping[str, Any
         return list(built(config, "validate#dataset").items) if absent else []
     except TableError:  # none of them is asked
         return []
+
+
+def epochs_of(run: Run) -> pd.DataFrame:
+    """A run's table of epochs, as `EpochRecord` writes it.
+
+    Raises:
+        TableError: It is missing, cut or broken.
+    """
+    try:
+        text = run.epochs.read_text(encoding="utf-8")
+        table = pd.read_csv(StringIO(text), dtype=float)
+        whole = text.endswith("\n") and len(table) > 0 and {"epoch", "seconds", "mean_train_loss"} <= set(table)
+    except (FileNotFoundError, ValueError):
+        whole = False
+    if not whole:
+        raise TableError(
+            f"{run.epochs} is missing, cut or broken. Remove the folder {run.folder} and run the comparison again, which trains "
+            "this run anew."
+        )
+    return table
 
 
 def without_diverged(plan: Plan) -> tuple[Plan, list[str]]:

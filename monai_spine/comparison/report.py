@@ -12,9 +12,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from monai_spine.comparison.answers import Answers
 from monai_spine.comparison.cost import Cost
-from monai_spine.comparison.finished import answers_of
+from monai_spine.comparison.finished import answers_of, epochs_of
 from monai_spine.comparison.pictures import confusions, costs, learning_curves, reliabilities, save_figure
-from monai_spine.comparison.plan import Plan, Run
+from monai_spine.comparison.plan import Plan
 from monai_spine.comparison.questions import QUESTIONS, SEVERITY, Question, questions_of
 from monai_spine.comparison.scores import COSTS, FIGURES, official_score_of, scores_of
 from monai_spine.comparison.table import TESTED, Cell, cells, markdown, mean_and_deviation, paired_tests
@@ -83,7 +83,7 @@ def write_comparison(
 
     Raises:
         OutputError: Something cannot be written.
-        TableError: Answers of a run are cut or broken.
+        TableError: Answers or epochs of a run are cut or broken.
         WeightsError: A run is not finished.
     """
     found = _answers(plan)
@@ -127,7 +127,10 @@ def _answers(plan: Plan) -> Found:
 
 def _runs(plan: Plan, found: Found, measured: Mapping[tuple[str, str], Cost]) -> pd.DataFrame:
     """One row per run and question, as `table.mean_and_deviation` takes it."""
-    seconds = {(run.bundle.name, run.contender.label, run.fold, run.seed): _seconds(run) for run in plan.runs()}
+    seconds = {
+        (run.bundle.name, run.contender.label, run.fold, run.seed): float(epochs_of(run)["seconds"].median())
+        for run in plan.runs()
+    }
     rows = []
     for (bundle, question), contenders in found.items():
         for label, of in contenders.items():
@@ -148,10 +151,6 @@ def _question(bundle: str, name: str) -> Question:
     return next((one for one in QUESTIONS.get(bundle, ()) if one.name == name), SEVERITY)
 
 
-def _seconds(run: Run) -> float:
-    return float(pd.read_csv(run.epochs)["seconds"].median()) if run.epochs.is_file() else float("nan")
-
-
 def _figures(plan: Plan, found: Found, means: pd.DataFrame) -> dict[str, tuple[Figure, str]]:
     """Pictures with their captions, by the names of their files."""
     made: dict[str, tuple[Figure, str]] = {}
@@ -166,8 +165,8 @@ def _figures(plan: Plan, found: Found, means: pd.DataFrame) -> dict[str, tuple[F
     for root in plan.bundles:
         tables: dict[str, list[pd.DataFrame]] = {}
         for run in plan.runs():
-            if run.bundle == root and run.epochs.is_file():
-                tables.setdefault(run.contender.label, []).append(pd.read_csv(run.epochs))
+            if run.bundle == root:
+                tables.setdefault(run.contender.label, []).append(epochs_of(run))
         metric = "validation_log_loss" if "validation_log_loss" in next(iter(tables.values()))[0] else "validation_loss"
         caption = "One line per fold and seed; what leaves the picture lies far above."
         made[f"learning_{root.name}"] = learning_curves(tables, metric), caption

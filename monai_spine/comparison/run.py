@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
@@ -92,9 +93,9 @@ def _say(reporter: Reporter, run: Run, step: Step, share: float, counted: str) -
 
 
 def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
-    path = _cost_path(plan, bundle, contender)
-    if path.is_file() and begun(plan.runs_of(bundle, contender)):  # otherwise it may have been of other settings
-        return Cost(**json.loads(path.read_text(encoding="utf-8")))
+    if begun(plan.runs_of(bundle, contender)):  # otherwise it may have been of other settings
+        with suppress(FileNotFoundError, TypeError, ValueError):
+            return Cost(**json.loads(_cost_path(plan, bundle, contender).read_text(encoding="utf-8")))
     parser = parsed_config(plan, bundle, contender)
     shape: Sequence[int] = parser.get_parsed_content("crop")["shape"]
     network = built(parser, "network_def")

@@ -71,15 +71,28 @@ def refuse_other(folder: Path, settings: Mapping[str, object]) -> None:
     """Refuse to go on in a folder with other settings than are written down there.
 
     Raises:
-        OutputError: The folder holds runs of other settings.
+        OutputError: The folder holds runs of other settings, or these cannot be read.
     """
     path = folder / _SETTINGS
     if not path.is_file():
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = _read(path)
     differing = "; ".join(_differences({key: there.get(key) for key in settings}, settings))
     if differing:
         raise OutputError(f"{folder} holds runs of other settings: {differing}. Choose another folder, or remove it.")
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        there = None
+    if not isinstance(there, dict):
+        raise OutputError(
+            f"{path} is cut or broken: nobody knows of what settings the runs beside it are. Choose another folder, or remove "
+            f"{path.parent}."
+        )
+    return there
 
 
 def keep(folder: Path, settings: Mapping[str, object], *, begun: bool = True) -> None:

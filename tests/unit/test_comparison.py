@@ -215,6 +215,26 @@ def test_a_command_may_be_corrected_as_long_as_no_epoch_is_done(plan: Plan) -> N
     assert kept == now
 
 
+def test_settings_that_are_cut_or_broken_are_named(plan: Plan) -> None:
+    begin(plan)
+    for path in (plan.output / "settings.json", next(plan.runs()).folder.parents[1] / "settings.json"):
+        whole = path.read_text()
+        for text in ("", whole[:20], "[]"):
+            path.write_text(text)
+            with pytest.raises(OutputError, match=r"settings\.json is cut or broken: .*Choose another folder, or remove"):
+                refuse_other_runs(plan)
+        path.write_text(whole)
+
+
+def test_a_cost_that_is_cut_or_broken_is_measured_again(plan: Plan) -> None:
+    begin(plan)
+    with progress_reporter(quiet=True) as reporter:
+        _, costs, _ = measure_all(plan, reporter)
+        for text in ("", "{}", "[]"):
+            (next(plan.runs()).folder.parents[1] / "cost.json").write_text(text)
+            assert measure_all(plan, reporter)[1].keys() == costs.keys()
+
+
 def test_a_folder_of_other_settings_is_refused_and_contenders_may_be_added(plan: Plan) -> None:
     begin(plan)
     write_down(replace(plan, contenders=(*plan.contenders, *contenders_of(["ckan"], [2], bundles=[CANAL]))))

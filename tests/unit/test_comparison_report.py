@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,7 +19,7 @@ from monai_spine.comparison import finished
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import Cost, cost_of
 from monai_spine.comparison.finished import without_diverged
-from monai_spine.comparison.plan import Plan
+from monai_spine.comparison.plan import Plan, Run
 from monai_spine.comparison.report import NOTES, write_comparison
 from monai_spine.comparison.scores import FIGURES
 from monai_spine.comparison.table import cells, mean_and_deviation, paired_tests
@@ -95,16 +94,29 @@ def test_the_notes_name_the_columns_that_can_bear_a_dagger() -> None:
 
 
 @pytest.fixture
-def cut(plan: Plan, tmp_path: Path) -> Iterator[Path]:
-    """Answers of a run that may be cut; they are whole again after the test."""
-    path = next(plan.runs()).answers
-    whole = path.read_bytes()
-    yield path
-    path.write_bytes(whole)
+def cut(plan: Plan) -> Iterator[Run]:
+    """A run whose tables may be cut; they are whole again after the test."""
+    run = next(plan.runs())
+    whole = {path: path.read_bytes() for path in (run.answers, run.epochs)}
+    yield run
+    for path, content in whole.items():
+        path.write_bytes(content)
 
 
-def test_answers_that_are_cut_are_not_scored(plan: Plan, cut: Path) -> None:
-    lines = cut.read_text().splitlines(keepends=True)
+def test_epochs_that_are_missing_or_cut_are_named(plan: Plan, cut: Run) -> None:
+    said = r"epochs\.csv is missing, cut or broken\. Remove the folder .*seed_0 and run the comparison again"
+    whole = cut.epochs.read_text()
+    for text in ("", whole[:10], whole[:-3], whole.splitlines(keepends=True)[0]):
+        cut.epochs.write_text(text)
+        with pytest.raises(TableError, match=said):
+            write_comparison(plan, {})
+    cut.epochs.unlink()
+    with pytest.raises(TableError, match=said):
+        write_comparison(plan, {})
+
+
+def test_answers_that_are_cut_are_not_scored(plan: Plan, cut: Run) -> None:
+    lines = cut.answers.read_text().splitlines(keepends=True)
     for text, said in (
         ("".join(lines[:8]), r"is cut: it lacks 13 targets of the test, such as spinal_canal_\w+ of case \d+\. Remove it"),
         (lines[0], "lacks 20 targets of the test"),
@@ -112,7 +124,7 @@ def test_answers_that_are_cut_are_not_scored(plan: Plan, cut: Path) -> None:
         ("".join(lines)[:-20], "is cut or broken"),
         ("".join(lines[:-1]) + lines[-1].rsplit(",", 1)[0] + ",7\n", r"is cut or broken \(label_0 is no answer's place\)"),
     ):
-        cut.write_text(text)
+        cut.answers.write_text(text)
         with pytest.raises(TableError, match=said):
             write_comparison(plan, {})
 
@@ -125,10 +137,10 @@ def test_targets_outside_their_scans_are_not_missed(plan: Plan) -> None:
     assert len(finished._lacking(replace(run, plan=plan), {})) == 20
 
 
-def test_a_contender_that_diverged_is_left_out_and_named(plan: Plan, cut: Path) -> None:
-    table = pd.read_csv(cut)
+def test_a_contender_that_diverged_is_left_out_and_named(plan: Plan, cut: Run) -> None:
+    table = pd.read_csv(cut.answers)
     table[[name for name in table if name.startswith("probability")]] = float("nan")
-    table.to_csv(cut, index=False, na_rep="nan")
+    table.to_csv(cut.answers, index=False, na_rep="nan")
     left, reasons = without_diverged(plan)
     page = write_comparison(left, {(CANAL, "cnn 2D"): HERE, (CANAL, "residual_cnn 2D"): THERE}, left_out=reasons)
     text = page.with_suffix(".md").read_text(encoding="utf-8")
