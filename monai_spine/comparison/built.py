@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 from monai_spine.errors import SpineError
 
-__all__ = ["built"]
+__all__ = ["built", "cause_of"]
 
 
 def built(parser: ConfigParser, name: str) -> Any:
@@ -25,6 +25,12 @@ def built(parser: ConfigParser, name: str) -> Any:
         if refused is None:
             raise
         raise refused from error
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error began with, which may have been raised from others, on one line."""
+    *_, first = _causes(error)
+    return " ".join(str(first).split()) or type(first).__name__
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

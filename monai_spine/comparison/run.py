@@ -10,13 +10,13 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from monai_spine.comparison.built import built
+from monai_spine.comparison.built import built, cause_of
 from monai_spine.comparison.contenders import Contender
 from monai_spine.comparison.cost import Cost, cost_of
 from monai_spine.comparison.plan import Plan, Run, begun, parsed_config, refuse_other_runs, steps_of, write_down
 from monai_spine.console import Reporter
 from monai_spine.degeneration import DEGENERATION
-from monai_spine.errors import ArchitectureError
+from monai_spine.errors import ArchitectureError, SpineError
 from monai_spine.training.bundle_runs import Step, perform, said_of
 from monai_spine.whole_files import write_text
 
@@ -96,6 +96,20 @@ def _measured(plan: Plan, bundle: Path, contender: Contender) -> Cost:
     if begun(plan.runs_of(bundle, contender)):  # otherwise it may have been of other settings
         with suppress(FileNotFoundError, TypeError, ValueError):
             return Cost(**json.loads(_cost_path(plan, bundle, contender).read_text(encoding="utf-8")))
+    try:
+        return _measured_now(plan, bundle, contender)
+    except SpineError:
+        raise
+    except Exception as error:  # whatever a network makes of settings that are none
+        if not plan.settings:
+            raise
+        given = ", ".join(f"{name}={value}" for name, value in plan.settings.items())
+        raise ArchitectureError(
+            f"{contender.label} cannot be built with {given}: {cause_of(error)}. Correct these settings."
+        ) from error
+
+
+def _measured_now(plan: Plan, bundle: Path, contender: Contender) -> Cost:
     parser = parsed_config(plan, bundle, contender)
     shape: Sequence[int] = parser.get_parsed_content("crop")["shape"]
     network = built(parser, "network_def")

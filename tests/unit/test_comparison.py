@@ -317,6 +317,23 @@ def test_a_network_that_does_not_fit_stops_before_any_training(plan: Plan) -> No
     assert not plan.output.exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"dropout": 2}, r"^cnn 2D cannot be built with dropout=2: dropout probability has to be between 0 and 1, but got 2"),
+        ({"crop": 5}, r"^cnn 2D cannot be built with crop=5: "),
+        (
+            {"epochs": 1, "crop#shape": 16},
+            r"^cnn 2D cannot be built with epochs=1, crop#shape=16: .*\. Correct these settings\.$",
+        ),
+    ],
+)
+def test_settings_of_which_no_network_can_be_built_are_named(plan: Plan, settings: dict[str, object], said: str) -> None:
+    with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match=said):
+        measure_all(replace(plan, settings=settings), reporter)
+    assert not plan.output.exists()
+
+
 def test_a_network_that_does_not_fit_is_left_out_where_that_was_asked_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     monkeypatch.setattr("monai_spine.comparison.run.perform", lambda step, **_: done.append(step.name))
