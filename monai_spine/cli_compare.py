@@ -53,6 +53,8 @@ def compare(
 
     if experiment is None and architectures is None:
         raise UsageError("Nothing to compare: give --architectures all, some names joined by commas, or --experiment.")
+    if study.resolve() == output.resolve():
+        raise UsageError(f"{output} is the study: what is written would lie among its data lists. Choose another --output.")
     budget = {**({} if epochs is None else {"epochs": epochs}), **dict(_setting(one) for one in settings or ())}
     names = None if architectures is None else [name.strip().lower() for name in architectures.split(",")]
     plan = _plan(

@@ -73,13 +73,15 @@ def contenders_of(
     """
     wanted = [name.strip().lower() for name in names if name.strip()]
     wanted = list(dict.fromkeys(one for name in wanted for one in ([OWN, *ARCHITECTURES] if name == ALL else [name])))
-    unknown = [name for name in wanted if name != OWN and name not in ARCHITECTURES]
+    known = [ALL, OWN, *ARCHITECTURES]
+    if not wanted:
+        raise ArchitectureError(f"No architecture was named. Choose from: {', '.join(known)}.")
+    unknown = [name for name in wanted if name not in known]
     if unknown:
-        known = [ALL, OWN, *ARCHITECTURES]
         hint = did_you_mean(unknown[0], known)
         raise ArchitectureError(f"There is no architecture {unknown[0]!r}. {hint}Choose from: {', '.join(known)}.")
-    if not wanted or not dims or not set(dims) <= {2, 3}:
-        raise ArchitectureError(f"There must be a contender of 2 or 3 dimensions, got {wanted or 'none'} of {list(dims)}.")
+    if not dims or not set(dims) <= {2, 3}:
+        raise ArchitectureError(f"A contender has 2 or 3 dimensions, got {list(dims)}. Choose 2, 3 or both.")
     flat = all(bundle in _FLAT for bundle in bundles)
     return tuple(
         Contender(name, dim, dict((settings or {}).get(name, {})))

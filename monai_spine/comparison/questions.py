@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from monai_spine.anatomy import KINDS, TARGETS, Level, Severity, Vertebra
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.degeneration import HEADS as DEGENERATION_HEADS
-from monai_spine.errors import WeightsError
+from monai_spine.errors import TableError
 from monai_spine.models import GRADERS
 from monai_spine.suggestions import did_you_mean
 
@@ -58,9 +58,9 @@ def questions_of(bundle: str, only: Sequence[str] | None = None) -> tuple[Questi
         only: Names of those that are reported; None: all.
 
     Raises:
-        WeightsError: No comparison is made of this bundle; the message offers the nearest.
+        TableError: No comparison is made of this bundle; the message offers the nearest.
     """
     if bundle not in QUESTIONS:
         hint = did_you_mean(bundle, QUESTIONS)
-        raise WeightsError(f"There is no comparison of {bundle!r}. {hint}Choose from: {', '.join(QUESTIONS)}.")
+        raise TableError(f"There is no comparison of {bundle!r}. {hint}Choose from: {', '.join(QUESTIONS)}.")
     return tuple(question for question in QUESTIONS[bundle] if only is None or question.name in only)
