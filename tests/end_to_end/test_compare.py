@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -91,6 +92,19 @@ def test_the_study_is_no_place_for_a_comparison(plan: Plan) -> None:
     result = compare("--study", plan.study, "-o", plan.study / ".." / plan.study.name, "--architectures", "cnn")
     assert (result.exit_code, "is the study" in result.stderr) == (2, True)
     assert sorted(plan.study.iterdir()) == before
+
+
+def test_a_contender_that_diverged_costs_the_others_nothing(plan: Plan) -> None:
+    both = replace(plan, contenders=contenders_of(["cnn", "mcnn"], [2], bundles=[CANAL]))
+    write_tiny_runs(both)
+    path = next(both.runs()).answers
+    table = pd.read_csv(path)
+    table.assign(probability_0=float("nan")).to_csv(path, index=False, na_rep="nan")
+    result = compare(*arguments_of(plan), "--architectures", "cnn,mcnn", "--explain", table.loc[0, "case"])
+    assert result.exit_code == 0, result.output
+    page = (plan.output / "comparison.md").read_text()
+    assert "Left out: cnn 2D, fold 1 of 3 has diverged" in page
+    assert not any("_cnn_2d" in path.name for path in (plan.output / "explained").iterdir())
 
 
 def test_a_second_comparison_in_a_folder_is_refused_at_once(plan: Plan) -> None:
