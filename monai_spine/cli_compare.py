@@ -30,7 +30,9 @@ def compare(
         str | None, typer.Option(help="Task, architectures and split of configs/experiments, e.g. document_000.")
     ] = None,
     bundle: Annotated[str | None, typer.Option(help=f"Bundles joined by commas. Default: {_CANAL}.")] = None,
-    dims: Annotated[str | None, typer.Option(help="3: volumes, 2: slices, 2,3: both. Default: 3; of an experiment 2.")] = None,
+    dims: Annotated[
+        str | None, typer.Option(help="3: volumes, 2: slices, 2,3: both. Default: 3; of an experiment, and of pictures, 2.")
+    ] = None,
     folds: Annotated[
         int | None, typer.Option(min=1, help="Parts of the patients; 1: one split. Default: 5; of an experiment 1.")
     ] = None,
@@ -118,12 +120,17 @@ def _plan(
     from monai_spine.comparison.experiments import find_experiment
     from monai_spine.comparison.plan import Plan
     from monai_spine.comparison.questions import questions_of
+    from monai_spine.degeneration import DEGENERATION
     from monai_spine.weights import find_bundle
 
     found = None if experiment is None else find_experiment(experiment)
     wanted = (bundle or (found.bundle if found else _CANAL)).split(",")
     for name in wanted:
         questions_of(name)
+    if DEGENERATION in wanted and found is not None:
+        raise UsageError(f"{found.name} asks about stenosis, {DEGENERATION} about discs. Choose another --bundle.")
+    if DEGENERATION in wanted and dims not in (None, "2"):
+        raise UsageError(f"Crops of {DEGENERATION} are pictures: give no --dims but 2.")
     plan = Plan(
         study=study,
         output=output,

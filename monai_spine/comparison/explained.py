@@ -187,12 +187,12 @@ def _explained(plan: Plan, bundle: Path, chosen: Chosen, folder: Path, out: Path
 def _inside(shown: _Shown, case: str, out: Path) -> dict[Path, str]:
     """Write the feature maps and the filters of one contender, and caption them."""
     run, label = shown.run, shown.run.contender.label
-    maps = feature_sheet(feature_maps(shown.network, shown.image), label, shown.axis)
-    filters = filter_sheet(*first_filters(shown.network), label, shown.axis)
+    seen = f"{case}, {spoken(shown.target)}"
+    maps = feature_sheet(feature_maps(shown.network, shown.image), f"{label}, {seen}", shown.axis)
+    filters = filter_sheet(*first_filters(shown.network), f"{label}, fold {run.fold + 1}", shown.axis)
     of_crop = out / f"features_{run.bundle.name}_{case}_{shown.target}_{run.contender.slug}.png"
     plane = "axial" if shown.view.axial else "sagittal"
     of_run = out / f"filters_{run.bundle.name}_fold_{run.fold}_{plane}_{run.contender.slug}.png"
-    seen = f"{case}, {spoken(shown.target)}"
     return {
         save_figure(maps, of_crop): f"{run.name}: what its first, a middle and its last convolution make of {seen}.",
         save_figure(filters, of_run): f"{run.name}: filters of its first convolution.",

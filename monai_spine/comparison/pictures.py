@@ -45,7 +45,7 @@ def learning_curves(epochs: Mapping[str, Sequence[pd.DataFrame]], metric: str) -
         axes.set_xlabel("epoch")
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[:2], labels[:2], fontsize=7)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
     figure = _grid(epochs, draw, size=(2.9, 2.4), sharey=True)
     values = pd.concat([table[["mean_train_loss", metric]] for tables in epochs.values() for table in tables]).to_numpy(float)

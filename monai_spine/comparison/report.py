@@ -157,8 +157,14 @@ def _figures(plan: Plan, found: Found, means: pd.DataFrame) -> dict[str, tuple[F
     for (bundle, question), contenders in found.items():
         name = f"{bundle}_{question}".replace(" ", "_")
         joined = {label: next(iter(of.values())).and_also(list(of.values())[1:]) for label, of in contenders.items()}
-        made[f"confusion_{name}"] = confusions(joined, _question(bundle, question)), "Rows are true, columns called; all folds."
-        made[f"reliability_{name}"] = reliabilities(joined), "On the grey line, probabilities are what they say."
+        made[f"confusion_{name}"] = (
+            confusions(joined, _question(bundle, question)),
+            "Rows are true, columns called; all folds; the darker, the larger the share of the row.",
+        )
+        made[f"reliability_{name}"] = (
+            reliabilities(joined),
+            "On the grey line, probabilities are what they say. All folds together: the error is less than their mean.",
+        )
         part = means[(means["bundle"] == bundle) & (means["question"] == question)]
         if bundle != ALL_CONDITIONS:
             made[f"cost_{name}"] = costs(part, "accuracy", "accuracy"), "The larger a dot, the more weights; bars are one SD."

@@ -59,7 +59,8 @@ def cam_sheet(looks: Sequence[Look], title: str) -> Figure:
 
 def _planes(look: Look) -> list[tuple[str, Array, Array | None]]:
     if look.image.ndim == 2:
-        return [("crop", look.image, None), ("Grad-CAM", look.image, look.heat)]
+        said = "Grad-CAM" if look.heat.any() else "Grad-CAM: nothing speaks for it"
+        return [("crop", look.image, None), (said, look.image, look.heat)]
     middle = look.image.shape[look.axis] // 2
     across = tuple(axis for axis in range(3) if axis != look.axis)
     strongest = int(look.heat.sum(axis=across).argmax())

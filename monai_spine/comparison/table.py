@@ -26,7 +26,7 @@ class Cell:
 
     Attributes:
         text: `0.712 ± 0.031`, or `–`.
-        best: The best of its column.
+        best: The best of its column, or as good.
         different: Differs from the best of its column, after correction.
     """
 
@@ -94,21 +94,21 @@ def cells(means: pd.DataFrame, tests: pd.DataFrame) -> tuple[list[Figure], list[
         tests: Of the same, as `paired_tests` gives it.
     """
     shown = [one for one in (*FIGURES, *COSTS) if one.key in means and means[one.key].notna().any()]
-    best = {one.key: int((means[one.key] * (1 if one.lower_is_better else -1)).argmin()) for one in shown}
-    names = means["contender"].tolist()
+    first = {one.key: int((means[one.key] * (1 if one.lower_is_better else -1)).argmin()) for one in shown}
+    best = {key: means.iloc[at] for key, at in first.items()}
     rows = [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
-    return shown, [{one.key: _cell(row, one, names[best[one.key]], tests) for one in shown} for row in rows]
+    return shown, [{one.key: _cell(row, one, best[one.key], tests) for one in shown} for row in rows]
 
 
-def _cell(row: Mapping[str, object], figure: Figure, best: str, tests: pd.DataFrame) -> Cell:
+def _cell(row: Mapping[str, object], figure: Figure, best: pd.Series, tests: pd.DataFrame) -> Cell:
     value, deviation = (float(str(row.get(key, "nan"))) for key in (figure.key, f"{figure.key}_sd"))
     if np.isnan(value):
         return Cell("–")
     divisor, digits = figure.unit
     spread = "" if np.isnan(deviation) or figure in COSTS else f" ± {deviation / divisor:.{digits}f}"
-    name = str(row["contender"])
-    pair = tests[(tests["figure"] == figure.key) & tests["first"].isin([name, best]) & tests["second"].isin([name, best])]
-    return Cell(f"{value / divisor:.{digits}f}{spread}", name == best, bool((pair["p_holm"] < LEVEL).any()))
+    both = [row["contender"], best["contender"]]
+    pair = tests[(tests["figure"] == figure.key) & tests["first"].isin(both) & tests["second"].isin(both)]
+    return Cell(f"{value / divisor:.{digits}f}{spread}", value == best[figure.key], bool((pair["p_holm"] < LEVEL).any()))
 
 
 def markdown(names: Sequence[str], figures: Sequence[Figure], rows: Sequence[Mapping[str, Cell]]) -> list[str]:

@@ -16,6 +16,7 @@ from monai_spine.cli import app
 from monai_spine.comparison.at_work import alone_in
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.plan import Plan
+from monai_spine.degeneration import DEGENERATION
 from monai_spine.models import GRADERS
 from monai_spine.studies.prepared import read_datalist
 from monai_spine.weights import find_bundle
@@ -123,6 +124,11 @@ def test_a_second_comparison_in_a_folder_is_refused_at_once(plan: Plan) -> None:
         (("--architectures", ","), "No architecture was named. Choose from: all, own, cnn"),
         (("--experiment", "document_00"), "Did you mean 'document_00"),
         (("--architectures", "cnn", "--dims", "flat"), "--dims takes 2, 3 or 2,3, got 'flat'"),
+        (("--architectures", "cnn", "--bundle", DEGENERATION, "--dims", "3"), "are pictures: give no --dims but 2"),
+        (
+            ("--experiment", "document_000", "--bundle", DEGENERATION),
+            "asks about stenosis",
+        ),
         (("--architectures", "cnn", "--set", "epochs"), "'epochs' sets nothing"),
         (("--architectures", "cnn", "--set", "seed=1"), "Give --seeds instead"),
     ],

@@ -122,6 +122,12 @@ def test_the_table_marks_the_best_and_what_differs_from_it() -> None:
     assert lines[3].endswith("† |")
 
 
+def test_all_that_are_as_good_as_the_best_are_marked() -> None:
+    found = runs(a=[0.50, 0.52], b=[0.60, 0.62], c=[0.60, 0.62])
+    _, rows = cells(mean_and_deviation(found, FIGURES), paired_tests(found, test_to_training=0.5))
+    assert [row["accuracy"].best for row in rows] == [False, True, True]
+
+
 def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     saved = SaveAnswers(tmp_path / "answers.csv")
     said = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6, 0.2, 0.3, 0.5])
