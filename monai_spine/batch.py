@@ -5,6 +5,7 @@ Nothing heavy is imported here before a study is analysed: a wrong path or a ful
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -192,7 +193,7 @@ def _tasks(inputs: Sequence[Path], output: Path) -> tuple[list[_Task], list[Fail
     for given in inputs:
         try:
             for one in find_studies(given):
-                home = one.home.resolve()
+                home = Path(os.path.realpath(one.home))  # `resolve` fails on links in a circle
                 if results not in (home, *home.parents):
                     found.setdefault(home, one)
         except SpineError as error:

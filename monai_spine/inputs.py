@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +16,13 @@ __all__ = ["StudyInput", "find_studies"]
 
 _Key: TypeAlias = "str | Path"
 """What tells studies apart: a StudyInstanceUID; the path of any other file, or of a folder that cannot be read."""
+
+_ENDINGS: Mapping[Format, tuple[str, ...]] = {
+    "nifti": (".nii", ".nii.gz"),
+    "zip": (".zip",),
+    "picture": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+}
+"""Names of studies that are files: one that turns out to be unreadable is refused by name, not passed over."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ def find_studies(path: str | Path) -> list[StudyInput]:
     """List the studies of an input.
 
     A folder whose subfolders hold different studies is a batch; so is one with several NIfTI files or zips. In a batch every
-    subfolder counts, also one without an image, so that it is missed by no one. Anything else is one study. Pictures count
-    only where there is nothing else.
+    subfolder counts, also one without an image, and every file whose name ends as that of a study, so that none is missed.
+    Anything else is one study. Pictures count only where there is nothing else.
 
     Raises:
         UnreadableInputError: The path does not exist, or holds results of monai_spine.
@@ -63,9 +71,10 @@ def find_studies(path: str | Path) -> list[StudyInput]:
         return [StudyInput(root, root)]
     contents = dict(walk(root, strict=False))
     uids = {folder: _sample(files) for folder, files in contents.items()}
-    keys = {folder: _keys(folder, contents[folder], uids[folder], ("nifti", "zip")) for folder in contents}
-    if not any(keys.values()):
-        keys = {folder: _keys(folder, contents[folder], None, ("picture",)) for folder in contents}
+    found = {folder: _keys(contents[folder], uids[folder], ("nifti", "zip")) for folder in contents}
+    if not any(found.values()):
+        found = {folder: _keys(contents[folder], None, ("picture",)) for folder in contents}
+    keys = {folder: found[folder] or _unopened(folder, contents[folder]) for folder in contents}
     children = defaultdict(list)
     for folder in contents:
         if folder != root:
@@ -91,13 +100,17 @@ def _sample(files: list[Path] | None) -> tuple[str, str] | None:
     return next((uids for uids in map(read_uids, files or ()) if uids is not None), None)
 
 
-def _keys(folder: Path, files: list[Path] | None, uids: tuple[str, str] | None, loose: tuple[Format, ...]) -> frozenset[_Key]:
-    """Of which studies a folder's own files are; a folder that cannot be read counts, so that it is not passed over."""
+def _keys(files: list[Path] | None, uids: tuple[str, str] | None, loose: tuple[Format, ...]) -> frozenset[_Key]:
+    """Of which studies a folder's own files are: of the one that a header names, or each of its own."""
     if uids is not None:
         return frozenset(uids[:1])
-    formats = {file: _format(file) for file in files or ()}
-    found = frozenset(file for file, form in formats.items() if form in loose)
-    return found or frozenset((folder,) if files is None or None in formats.values() else ())
+    endings = tuple(ending for form in loose for ending in _ENDINGS[form])
+    return frozenset(file for file in files or () if file.name.lower().endswith(endings) or _format(file) in loose)
+
+
+def _unopened(folder: Path, files: list[Path] | None) -> frozenset[_Key]:
+    """A folder that cannot be read, or a file in it, counts by itself, so that it is not passed over."""
+    return frozenset((folder,) if files is None or None in map(_format, files) else ())
 
 
 def _format(file: Path) -> Format | None:

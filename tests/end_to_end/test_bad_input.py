@@ -206,3 +206,18 @@ def test_an_empty_folder_in_a_batch_is_missed_by_no_one(tmp_path, run):
     result = run("analyze", tmp_path / "studies", "-o", tmp_path / "out", "--formats", "json")
     assert result.exit_code == 5
     assert (tmp_path / "out" / "failures.csv").read_text().splitlines()[1].startswith("empty,")
+
+
+def test_each_picture_of_a_batch_that_cannot_be_used_has_its_line(tmp_path, run):
+    pictures = _empty_folder(tmp_path / "in")
+    Image.new("L", (64, 64)).save(pictures / "a.gif")
+    (pictures / "b.png").write_bytes(b"")
+    (pictures / "c.png").symlink_to(tmp_path / "nowhere")
+    (pictures / "d.png").symlink_to(pictures / "d.png")
+    result = run("analyze", pictures, "-o", tmp_path / "out", "--formats", "json")
+    assert result.exit_code == 5, result.output
+    _, *failures = (tmp_path / "out" / "failures.csv").read_text().splitlines()
+    whys = ("Wrong format", "Wrong format", "is a link to what does not exist", "cannot be opened: Too many levels of symbolic")
+    for line, name, why in zip(failures, ("a,", "b,", "c.png,", "d.png,"), whys, strict=True):
+        assert line.startswith(name)
+        assert why in line

@@ -102,6 +102,23 @@ def test_pictures_and_notes_beside_a_study_are_no_studies(tmp_path: Path) -> Non
     assert _homes(tmp_path) == [tmp_path / "study" / "preview.png"]
 
 
+def test_every_file_that_is_named_as_a_picture_counts_also_one_that_cannot_be_opened(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "empty.PNG").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("text")
+    (tmp_path / "scan.bmp").write_bytes(b"BM")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("text")
+    assert [home.name for home in _homes(tmp_path)] == ["empty.PNG", "gone.png", "good.png", "scan.bmp", "text.jpg"]
+
+
+def test_a_link_that_leads_nowhere_costs_no_nifti_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(b"")
+    (tmp_path / "b.nii").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "c.zip").symlink_to(tmp_path / "c.zip")
+    assert [home.name for home in _homes(tmp_path)] == ["a.nii", "b.nii", "c.zip"]
+
+
 def test_links_to_studies_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     for number in (1, 2):
         _study(tmp_path / "store" / f"s{number}", number)
