@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from monai_spine.dicom_elements import first_line
 from monai_spine.errors import WeightsError
 from monai_spine.misfits import misfits_in_words
 
@@ -76,20 +76,28 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Names are MONAI's: those of torchvision's DenseNet are turned into them.
 
     Raises:
-        WeightsError: The file cannot be read, or holds no state dict.
+        WeightsError: The file cannot be read, holds no state dict, or values that are NaN or infinite.
     """
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, IndexError, EOFError, UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # unpickling raises errors of many kinds for one cause
         raise WeightsError(
-            f"{path} does not fit the network: it cannot be read as weights ({error}). Give a model.pt, a last.pt, or a state "
-            "dict saved with torch.save; a model.ts cannot be trained further."
+            f"{path} does not fit the network: it cannot be read as weights ({type(error).__name__}: {first_line(error)}). Give "
+            "a model.pt, a last.pt, or a state dict saved with torch.save; a model.ts cannot be trained further."
         ) from error
     found = _state_dict_in(content)
     if not found:
         raise WeightsError(
             f"{path} does not fit the network: it holds no state dict, neither itself nor as {', '.join(_NESTED)}. "
             "Save network.state_dict() with torch.save."
+        )
+    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"{path} cannot be trained further: {len(broken)} of its {len(found)} tensors hold values that are NaN or infinite, "
+            f"{broken[0]} the first. Give weights of a training that did not come apart."
         )
     return {_monai_name(name): tensor for name, tensor in found.items()}
 

@@ -39,6 +39,26 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, contents: str | Non
         start_network(nn.Linear(3, 2), path)
 
 
+@pytest.mark.parametrize("text", ["hello", "To whom it may concern", "12"])
+def test_a_text_for_weights_is_refused_whatever_it_says(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.pt").write_text(text)
+    with pytest.raises(
+        WeightsError, match=r"model\.pt does not fit the network: it cannot be read as weights \(\w+: .*\)\. Give a"
+    ):
+        start_network(nn.Linear(3, 2), tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    source = nn.Linear(3, 2)
+    nn.init.constant_(source.bias, value)
+    torch.save(source.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(
+        WeightsError, match=r"model\.pt .*1 of its 2 tensors hold values that are NaN or infinite, bias the first"
+    ):
+        start_network(nn.Linear(3, 2), tmp_path / "model.pt")
+
+
 def trunk_and_head() -> nn.Sequential:
     trunk = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
     return nn.Sequential(OrderedDict(trunk=trunk, head=nn.Sequential(nn.ReLU(), nn.Linear(8, 3))))
