@@ -12,6 +12,7 @@ SpineError                      anything that monai_spine refuses to do
 ├── TableError                  a table of labels or predictions is not as specified    exit 2
 ├── WeightsError                a bundle is missing, altered or does not fit            exit 4
 ├── ArchitectureError           an architecture is unknown or does not fit the crop     exit 2
+├── TrainingError               a training has come apart                               exit 1
 ├── DeviceError                 the requested device is not there                       exit 2
 └── OutputError                 a result cannot be written                              exit 1
 """
@@ -27,6 +28,7 @@ __all__ = [
     "SpineError",
     "StudyError",
     "TableError",
+    "TrainingError",
     "UnreadableInputError",
     "UnsafeArchiveError",
     "VolumeGeometryError",
@@ -95,6 +97,10 @@ class ArchitectureError(SpineError, ValueError):
     """The name of an architecture is unknown, or the architecture does not fit what it is to be shown."""
 
     exit_code = 2
+
+
+class TrainingError(SpineError):
+    """A training has come apart: what it computes is no number any more."""
 
 
 class DeviceError(SpineError):

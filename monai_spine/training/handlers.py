@@ -7,6 +7,7 @@ which `--resume True` goes on after a kill.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +20,18 @@ from ignite.engine import Engine, Events
 from monai.handlers import ValidationHandler
 from torch.utils.tensorboard import SummaryWriter
 
-from monai_spine.errors import OutputError, WeightsError
+from monai_spine.errors import OutputError, TrainingError, WeightsError
 
-__all__ = ["BestModel", "EpochSeed", "FirstProcessWriter", "LastCheckpoint", "LogLearningRate", "StopEarly", "ValidateLast"]
+__all__ = [
+    "BestModel",
+    "EpochSeed",
+    "FiniteLoss",
+    "FirstProcessWriter",
+    "LastCheckpoint",
+    "LogLearningRate",
+    "StopEarly",
+    "ValidateLast",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +56,14 @@ def _refuse_unwritable(path: Path) -> None:
     if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
         what = f"{path} is a folder" if path.is_dir() else f"nothing can be written in {there}"
         raise OutputError(f"No weights can be written: {what}. Name a file with --ckpt_path, such as runs/model.pt.")
+
+
+def _refuse_unless_finite(value: float, what: str, engine: Engine) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{what} in epoch {engine.state.epoch} is {value}: the network has come apart, and the training ends. The best "
+            "weights before are kept. Lower learning_rate, or give other weights to begin with."
+        )
 
 
 class FirstProcessWriter:
@@ -94,6 +112,7 @@ class BestModel:
 
     Raises:
         OutputError: The file cannot be written there, which is better known before the first epoch than after it.
+        TrainingError: The metric is NaN or infinite, which nothing can be better than.
     """
 
     def __init__(self, path: Path | str, network: torch.nn.Module, metric: str, *, lower_is_better: bool = True) -> None:
@@ -110,6 +129,7 @@ class BestModel:
 
     def __call__(self, engine: Engine) -> None:
         value = float(engine.state.metrics[self.metric])
+        _refuse_unless_finite(value, f"The {self.metric} of the validation", engine)
         self.validations_since += 1
         if self.best is None or self.sign * value > self.sign * self.best:
             self.best, self.validations_since = value, 0
@@ -131,6 +151,20 @@ class ValidateLast(ValidationHandler):
 
     def _is_due(self, engine: Engine, epoch: int) -> bool:
         return bool(epoch % self.interval == 0 or epoch == engine.state.max_epochs)
+
+
+class FiniteLoss:
+    """End a training with an error at the first loss that is NaN or infinite. Attach it to the trainer.
+
+    Raises:
+        TrainingError: The loss of an iteration is no finite number.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        _refuse_unless_finite(float(engine.state.output["loss"]), f"The loss of iteration {engine.state.iteration}", engine)
 
 
 class StopEarly:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from monai_spine.errors import OutputError, WeightsError
+from monai_spine.errors import OutputError, TrainingError, WeightsError
 from monai_spine.training.handlers import (
     BestModel,
     EpochSeed,
+    FiniteLoss,
     FirstProcessWriter,
     LastCheckpoint,
     LogLearningRate,
@@ -20,6 +22,8 @@ from monai_spine.training.handlers import (
     ValidateLast,
 )
 from monai_spine.training.intensities import RandIntensityd
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def evaluator(values: list[float]) -> Engine:
@@ -53,6 +57,31 @@ def test_better_is_lower_or_higher(tmp_path: Path, lower: bool, expected: float)
     for _ in range(3):
         engine.run([0])
     assert best.best == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_validation_that_is_no_number_ends_the_training_and_leaves_the_best_network(tmp_path: Path, value: float) -> None:
+    best = BestModel(tmp_path / "model.pt", torch.nn.Linear(1, 1), "loss")
+    engine = evaluator([0.5, value])
+    best.attach(engine)
+    engine.run([0])
+    written = best.path.read_bytes()
+    with pytest.raises(TrainingError, match=rf"The loss of the validation in epoch 1 is {value}: .* Lower learning_rate"):
+        engine.run([0])
+    assert best.path.read_bytes() == written
+
+
+def test_the_first_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+    trainer = Engine(lambda engine, batch: {"loss": torch.tensor(batch)})
+    FiniteLoss().attach(trainer)
+    with pytest.raises(TrainingError, match=r"The loss of iteration 5 in epoch 2 is nan: .* Lower learning_rate"):
+        trainer.run(iter([0.5, 0.4, 0.3, 0.2, float("nan"), 0.1]), max_epochs=2, epoch_length=3)
+    assert trainer.state.iteration == 5
+
+
+@pytest.mark.parametrize("config", [*ROOT.glob("bundles/*/configs/train.json"), ROOT / "configs/study_head/train.json"])
+def test_every_training_ends_with_a_loss_that_is_no_number(config: Path) -> None:
+    assert {"_target_": f"{FiniteLoss.__module__}.FiniteLoss"} in json.loads(config.read_text())["train"]["handlers"]
 
 
 @pytest.mark.parametrize(("interval", "epochs", "expected"), [(5, 1, [1]), (3, 7, [3, 6, 7]), (2, 4, [2, 4]), (1, 3, [1, 2, 3])])
