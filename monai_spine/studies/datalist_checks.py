@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from monai_spine.anatomy import DISC_GRADES, DISCS, VERTEBRA_GRADES
 from monai_spine.errors import TableError
 from monai_spine.geometry import Point
 
@@ -20,7 +21,7 @@ def check_datalist(datalist: Datalist) -> None:
 
     Raises:
         TableError: A case name appears twice, a split names an unknown case, a patient lies in two splits, a point is not finite,
-            or a target was marked on no volume of its case.
+            a target was marked on no volume of its case, or a grade of a disc or vertebra is unknown.
     """
     names = [case.case for case in datalist.cases]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
@@ -56,6 +57,11 @@ def _check_case(case: PreparedCase, study: str) -> None:
     if stray is not None:
         image = case.targets[stray].image
         wrong = wrong or f"{stray.label} is said to be marked on {image!r}, which is no volume of the case"
+    grades = {name: DISC_GRADES if name in DISCS else VERTEBRA_GRADES for name in case.degeneration}
+    unknown = next((name for name, choices in grades.items() if case.degeneration[name] not in choices), None)
+    if unknown is not None:
+        choices = ", ".join(grades[unknown])
+        wrong = wrong or f"the grade of {unknown} is {case.degeneration[unknown]!r}, which is none of {choices}"
     if wrong:
         raise TableError(f"{study}, case {case.case!r}: {wrong}. Prepare the data again.")
 

@@ -86,6 +86,8 @@ def _named(path: Path | str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
+    except FileNotFoundError as error:
+        raise UnreadableInputError(f"{path} does not exist. {_REMEDY}") from error
     except Exception as error:  # nibabel raises errors of many kinds for one cause
         said = f"{type(error).__name__}: {first_line(error)}"
         raise UnreadableInputError(f"{path} cannot be read ({said}). {_REMEDY}") from error

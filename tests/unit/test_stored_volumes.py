@@ -65,7 +65,7 @@ def one_voxel(value: float) -> Callable[[Path], None]:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, r"cannot be read \(FileNotFoundError: "),
+    "missing": (Path.unlink, "does not exist"),
     "empty": (lambda path: path.write_bytes(b""), r"cannot be read \(ImageFileError: "),
     "text": (lambda path: path.write_text("To whom it may concern " * 99), r"cannot be read \("),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-500]), r"cannot be read \("),
@@ -134,6 +134,15 @@ def test_a_data_list_whose_target_names_a_volume_that_its_case_lacks_is_refused(
 def test_a_data_list_with_a_point_that_is_not_finite_is_refused(folder: Path, value: float) -> None:
     path = edit(folder, lambda case: case["discs"].update({"L4/L5": [1.0, value, 2.0]}))
     with pytest.raises(TableError, match=r"case 'a': the point of L4/L5 is \(1\.0, (nan|-inf), 2\.0\), which is no place"):
+        read_datalist(path)
+
+
+@pytest.mark.parametrize(
+    ("structure", "choices"), [("L4/L5", "normal, bulge, protrusion, extrusion"), ("L4", "normal, degenerative")]
+)
+def test_a_data_list_with_an_unknown_grade_is_refused_with_the_known_ones(folder: Path, structure: str, choices: str) -> None:
+    path = edit(folder, lambda case: case.update(degeneration={"L3/L4": "bulge", structure: "terrible"}))
+    with pytest.raises(TableError, match=rf"case 'a': the grade of {structure} is 'terrible', which is none of {choices}\. Prep"):
         read_datalist(path)
 
 
