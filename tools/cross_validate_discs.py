@@ -28,6 +28,7 @@ from monai.bundle import ConfigParser
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cross_validation.checks import refuse_unreadable
 from cross_validation.disc_report import ANSWERS, COLUMNS, report
 from cross_validation.pictures import train, write_lesions
 from cross_validation.runs import split_arguments
@@ -110,6 +111,8 @@ def main() -> int:
 
 def cross_validated(options: argparse.Namespace, passed_on: list[str], reporter: Reporter) -> dict[str, dict[str, object]]:
     """Train, grade and report what the command line asks for; gives the report."""
+    for overlay in options.overlay:
+        refuse_unreadable(overlay)
     whole, rows = read_datalist(options.data), []
     keep(
         options.output,

@@ -43,6 +43,7 @@ from search_space import Space, read_space, refuse_unfit_space, suggested
 from monai_spine.comparison.experiments import find_experiment
 from monai_spine.console import progress_reporter
 from monai_spine.errors import SpineError, TableError
+from monai_spine.studies.prepared import read_datalist
 from monai_spine.suggestions import did_you_mean
 from monai_spine.training.bundle_runs import CONFIGS, Step, bundle_command, keep, overlay, perform
 from monai_spine.weights import find_bundle
@@ -156,9 +157,10 @@ def run_search(search: Search, trials: int, *, sampler_seed: int = 0, quiet: boo
 
     Raises:
         OutputError: The folder holds another search.
-        TableError: What is searched does not fit the configs.
+        TableError: What is searched does not fit the configs, or the study is not there.
         WeightsError: A training fails.
     """
+    read_datalist(search.study)
     refuse_unfit_space(search.space, search.config(), search.arguments)
     overlays = [path.name for path in search.overlays]
     settings = {"study": str(search.study.resolve()), "bundle": search.bundle.name, "overlays": overlays}

@@ -16,6 +16,7 @@ from monai_spine.studies.rsna2024 import StudyLabels, write_train_tables
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import cross_validate
+import cross_validate_discs
 from cross_validation.runs import split_arguments
 
 CANAL = GRADERS[Condition.SPINAL_CANAL_STENOSIS]
@@ -94,3 +95,15 @@ def test_what_stands_after_two_dashes_goes_to_the_trainings() -> None:
     given = ["work/pictures", "--members", "5", "--", "--epochs", "9", "--", "x"]
     assert split_arguments(given) == (["work/pictures", "--members", "5"], ["--epochs", "9", "--", "x"])
     assert split_arguments(given[:3]) == (given[:3], [])
+
+
+def test_the_discs_cross_validation_refuses_an_overlay_that_is_not_there(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "localizer.pt").touch()
+    given = [str(prepared), "-o", str(tmp_path / "cv"), "--localizers", str(tmp_path), "--folds", "0", "--overlay", "nope.json"]
+    monkeypatch.setattr(sys, "argv", ["cross_validate_discs.py", *given])
+    assert cross_validate_discs.main() == 2
+    assert "Error: There is no overlay nope.json. " in capsys.readouterr().err
+    assert not (tmp_path / "cv").exists()

@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_spine.errors import OutputError, WeightsError
+from monai_spine.studies.prepared import write_datalist
 from monai_spine.training import bundle_runs
 from monai_spine.training.bundle_runs import Step, overlay
 from monai_spine.training.given_names import given_to_run, unknown_names
@@ -55,6 +56,11 @@ class Quick(Search):
         return Step(real.name, command, real.folder, real.made, real.written)
 
 
+@pytest.fixture(autouse=True)
+def prepared(tmp_path: Path) -> None:
+    write_datalist(tmp_path, study="none", source="simulated", cases=[], splits={})
+
+
 @pytest.fixture
 def search(tmp_path: Path) -> Quick:
     space = {"learning_rate": {"low": 0.1, "high": 0.8}, "optimizer_name": ["Adam", "SGD"]}
@@ -77,6 +83,12 @@ def test_a_search_goes_on_and_makes_again_what_was_cut_off(search: Quick) -> Non
         "importances.png",
         "slices.png",
     }
+
+
+def test_a_study_that_is_not_there_is_refused_before_any_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none"), "-o", str(tmp_path / "out"), "--trials", "1"]) == 2
+    assert re.search(r"Error: .*none cannot be read as a data list.*monai-spine prepare", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def ending_with(error: BaseException) -> Callable[..., None]:

@@ -17,7 +17,7 @@ from monai_spine.studies.rsna2024 import read_solution
 from monai_spine.suggestions import did_you_mean
 from monai_spine.weights import find_bundle
 
-__all__ = ["refuse_unfit", "true_labels"]
+__all__ = ["refuse_unfit", "refuse_unreadable", "true_labels"]
 
 
 def refuse_unfit(plan: Plan, *, solution: Path | None = None, ship_to: Path | None = None, heads: HeadPlan | None = None) -> None:
@@ -46,7 +46,7 @@ def refuse_unfit(plan: Plan, *, solution: Path | None = None, ship_to: Path | No
     for bundle in plan.bundles:
         _refuse_no_grader(bundle)
     for overlay in (*plan.overlays, *plan.second):
-        _refuse_unreadable(overlay)
+        refuse_unreadable(overlay)
     if plan.output.resolve() in {folder.resolve() for folder in (plan.prepared, plan.test) if folder is not None}:
         raise OutputError(
             f"{plan.output} holds the prepared study, which the runs would mix with. Choose another folder with -o."
@@ -93,8 +93,13 @@ def _refuse_no_grader(bundle: Path) -> None:
         ) from error
 
 
-def _refuse_unreadable(overlay: Path) -> None:
-    remedy = "Overlays lie in configs/training of the repository."
+def refuse_unreadable(overlay: Path) -> None:
+    """Refuse a config that cannot be laid over another.
+
+    Raises:
+        TableError: It is not there, or cannot be read.
+    """
+    remedy = "Overlays lie in configs/training and beside it in the repository."
     if not overlay.is_file():
         raise TableError(f"There is no overlay {overlay}. {remedy}")
     try:
