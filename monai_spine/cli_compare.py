@@ -83,7 +83,6 @@ def _compared(plan: Plan, explain: Sequence[str], *, leave_out: bool, quiet: boo
     """Train what is not trained yet, and write the page."""
     from monai_spine.comparison.at_work import alone_in
     from monai_spine.comparison.explained import choose_case, explain_case
-    from monai_spine.comparison.finished import without_diverged
     from monai_spine.comparison.report import write_comparison
     from monai_spine.comparison.run import measure_all, train_all
     from monai_spine.console import progress_reporter
@@ -91,10 +90,9 @@ def _compared(plan: Plan, explain: Sequence[str], *, leave_out: bool, quiet: boo
     with alone_in(plan.output) as held, progress_reporter(quiet=quiet) as reporter:
         plan, costs, left_out = measure_all(plan, reporter, leave_out=leave_out)
         chosen = [choose_case(plan, text) for text in explain]
-        train_all(plan, reporter, inherit=held)
+        plan, apart = train_all(plan, reporter, inherit=held)
+        left_out += apart
         reporter.step(1.0, "writing the report")
-        plan, diverged = without_diverged(plan)
-        left_out += diverged
         page = write_comparison(plan, costs, left_out=left_out)
         sheets: dict[Path, str] = {}
         for one in chosen:

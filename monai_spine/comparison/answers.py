@@ -102,6 +102,8 @@ def _table(path: Path, questions: Sequence[Question]) -> pd.DataFrame:
         wrong = [name for name, count in labels.items() if not table[name].between(-1, count - 1).all()]
         if wrong:
             raise ValueError(f"{wrong[0]} is no answer's place")
+        if table.isna().any(axis=None):
+            raise ValueError("there are values that are no numbers")
     except ValueError as error:
         raise TableError(f"{path} is cut or broken ({error}). Remove it and run the comparison again.") from error
     return table

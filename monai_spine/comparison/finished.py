@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from io import StringIO
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from monai_spine.comparison.answers import Answers, read_answers
 from monai_spine.comparison.built import built
-from monai_spine.comparison.contenders import Contender
-from monai_spine.comparison.plan import Plan, Run, testing_config
+from monai_spine.comparison.plan import Run, testing_config
 from monai_spine.comparison.questions import QUESTIONS
 from monai_spine.errors import TableError, WeightsError
 
-__all__ = ["answers_of", "epochs_of", "without_diverged"]
+__all__ = ["answers_of", "epochs_of"]
 
 
 def answers_of(run: Run) -> dict[str, Answers]:
@@ -70,27 +67,3 @@ def epochs_of(run: Run) -> pd.DataFrame:
             "this run anew."
         )
     return table
-
-
-def without_diverged(plan: Plan) -> tuple[Plan, list[str]]:
-    """Leave out the contenders of which a training diverged.
-
-    Returns:
-        The plan without them, and why each is left out.
-
-    Raises:
-        TableError: Answers of a run are cut or broken.
-        WeightsError: A run is not finished, or no contender is left.
-    """
-    reasons: dict[Contender, str] = {}
-    for run in plan.runs():
-        if not all(np.isfinite(one.probabilities).all() for one in answers_of(run).values()):
-            reasons.setdefault(
-                run.contender,
-                f"{run.name} has diverged: {run.answers} holds probabilities that are no numbers. Choose a lower learning rate "
-                "and another folder; if the file was altered, remove it and run the comparison again.",
-            )
-    left = tuple(contender for contender in plan.contenders if contender not in reasons)
-    if not left:
-        raise WeightsError(next(iter(reasons.values())))
-    return replace(plan, contenders=left), list(reasons.values())

@@ -16,7 +16,7 @@ from monai_spine.comparison.cost import Cost, cost_of
 from monai_spine.comparison.plan import Plan, Run, begun, parsed_config, refuse_other_runs, steps_of, write_down
 from monai_spine.console import Reporter
 from monai_spine.degeneration import DEGENERATION
-from monai_spine.errors import ArchitectureError, SpineError
+from monai_spine.errors import ArchitectureError, SpineError, TrainingError
 from monai_spine.training.bundle_runs import Step, perform, said_of
 from monai_spine.whole_files import write_text
 
@@ -66,7 +66,7 @@ def measure_all(
     return plan, costs, list(reasons.values())
 
 
-def train_all(plan: Plan, reporter: Reporter, *, inherit: Sequence[int] = ()) -> None:
+def train_all(plan: Plan, reporter: Reporter, *, inherit: Sequence[int] = ()) -> tuple[Plan, list[str]]:
     """Make the runs of a plan that are not finished.
 
     Args:
@@ -74,16 +74,31 @@ def train_all(plan: Plan, reporter: Reporter, *, inherit: Sequence[int] = ()) ->
         reporter: Told of each step.
         inherit: Open files that the trainings hold too, as `at_work.alone_in` gives them.
 
+    Returns:
+        The plan without contenders of which a training has come apart, and why each is left out.
+
     Raises:
-        WeightsError: A training fails.
+        TrainingError: All have.
+        WeightsError: A training fails otherwise.
     """
     steps = [(run, step) for run in plan.runs() for step in steps_of(run)]
+    apart: dict[Contender, TrainingError] = {}
     for number, (run, step) in enumerate(steps):
+        if run.contender in apart:
+            continue
         share, counted = number / len(steps), f"({number + 1} of {len(steps)})"
         said = said_of(step.name, step.made)
-        perform(step, watch=partial(_say, reporter, run, step, share, counted), inherit=inherit)
+        try:
+            perform(step, watch=partial(_say, reporter, run, step, share, counted), inherit=inherit)
+        except TrainingError as error:
+            apart[run.contender] = error
+            said = f"{run.contender.label} is left out: {error}"
         reporter.step((number + 1) / len(steps), f"{said} {counted}")
         (run.folder / "last.pt").unlink(missing_ok=True)
+    left = tuple(contender for contender in plan.contenders if contender not in apart)
+    if not left:
+        raise next(iter(apart.values()))
+    return replace(plan, contenders=left), [" ".join(str(error).split()) for error in apart.values()]
 
 
 def _say(reporter: Reporter, run: Run, step: Step, share: float, counted: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import IO
 
-from monai_spine.errors import OutputError, SpineError, WeightsError
+from monai_spine.errors import OutputError, SpineError, TrainingError, WeightsError
 from monai_spine.whole_files import write_text
 
 __all__ = [
@@ -176,7 +176,8 @@ def perform(step: Step, *, watch: Callable[[], None] | None = None, inherit: Seq
         inherit: Open files that it holds too, such as a lock.
 
     Raises:
-        WeightsError: It fails; the message says what the command stopped at, or what it printed last.
+        TrainingError: It is a training that has come apart.
+        WeightsError: It fails otherwise; the message says what the command stopped at, or what it printed last.
     """
     if step.made.is_file():
         return
@@ -187,9 +188,10 @@ def perform(step: Step, *, watch: Callable[[], None] | None = None, inherit: Seq
         code = _exit_code(step.command, stream, watch or (lambda: None), inherit)
     if code != 0 or not step.written.is_file():
         lines = log.read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
-        cause = _cause(lines)
+        kind, cause = _cause(lines)
         said = f": {cause}\nAll that it printed is in {log}." if cause else f". The end of {log}:\n" + "\n".join(lines[-_SHOWN:])
-        raise WeightsError(f"{step.name} ended with exit code {code}{said}")
+        failed = TrainingError if kind == TrainingError.__name__ else WeightsError
+        raise failed(f"{step.name} ended with exit code {code}{said}")
     step.written.replace(step.made)
 
 
@@ -209,8 +211,9 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _cause(lines: Sequence[str]) -> str:
-    """The error that the last traceback begins with, which those after it were raised from; nothing where there is none.
+def _cause(lines: Sequence[str]) -> tuple[str, str]:
+    """Kind, where it is one of ours, and words of the error that the last traceback begins with, which those after it were raised
+    from; nothing where there is none.
 
     MONAI raises errors of its own from whatever goes wrong in a config.
     """
@@ -218,10 +221,14 @@ def _cause(lines: Sequence[str]) -> str:
         at for at, line in enumerate(lines) if line == _TRACEBACK and not any(one in _CHAINED for one in lines[at - 2 : at])
     ]
     if not begins:
-        return ""
+        return "", ""
     after = dropwhile(lambda line: line == _TRACEBACK or line.startswith(" "), lines[begins[-1] :])
     said = "\n".join(takewhile(lambda line: line and line not in _CHAINED, after))
-    return said.split(": ", 1)[-1] if said.startswith(f"{SpineError.__module__}.") else said
+    ours = f"{SpineError.__module__}."
+    if not said.startswith(ours):
+        return "", said
+    kind, _, words = said.removeprefix(ours).partition(": ")
+    return kind, words
 
 
 def _exit_code(command: Sequence[str], stream: IO[str], watch: Callable[[], None], inherit: Sequence[int]) -> int:

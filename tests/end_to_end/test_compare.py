@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,16 +96,19 @@ def test_the_study_is_no_place_for_a_comparison(plan: Plan) -> None:
     assert sorted(plan.study.iterdir()) == before
 
 
-def test_a_contender_that_diverged_costs_the_others_nothing(plan: Plan) -> None:
+def test_a_contender_that_comes_apart_costs_the_others_nothing(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     both = replace(plan, contenders=contenders_of(["cnn", "mcnn"], [2], bundles=[CANAL]))
     write_tiny_runs(both)
-    path = next(both.runs()).answers
-    table = pd.read_csv(path)
-    table.assign(probability_0=float("nan")).to_csv(path, index=False, na_rep="nan")
-    result = compare(*arguments_of(plan), "--architectures", "cnn,mcnn", "--explain", table.loc[0, "case"])
+    run = next(both.runs())
+    for path in (run.weights, run.answers):
+        path.unlink()
+    code = "from monai_spine.errors import TrainingError; raise TrainingError('The loss in epoch 1 is nan.')"
+    monkeypatch.setattr("monai_spine.comparison.plan.bundle_command", lambda *_, **__: (sys.executable, "-c", code))
+    case = read_datalist(both.fold(0)).splits["test"][0]
+    result = compare(*arguments_of(plan), "--architectures", "cnn,mcnn", "--explain", case)
     assert result.exit_code == 0, result.output
     page = (plan.output / "comparison.md").read_text()
-    assert "Left out: cnn 2D, fold 1 of 3 has diverged" in page
+    assert "Left out: cnn 2D, fold 1 of 3: training ended with exit code 1: The loss in epoch 1 is nan." in page
     assert not any("_cnn_2d" in path.name for path in (plan.output / "explained").iterdir())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
@@ -18,7 +19,6 @@ from monai_spine.anatomy import Condition
 from monai_spine.comparison import finished
 from monai_spine.comparison.contenders import contenders_of
 from monai_spine.comparison.cost import Cost, cost_of
-from monai_spine.comparison.finished import without_diverged
 from monai_spine.comparison.plan import Plan, Run
 from monai_spine.comparison.report import NOTES, write_comparison
 from monai_spine.comparison.scores import FIGURES
@@ -122,6 +122,7 @@ def test_answers_that_are_cut_are_not_scored(plan: Plan, cut: Run) -> None:
         (lines[0], "lacks 20 targets of the test"),
         ("", r"answers\.csv is cut or broken \(.*\)\. Remove it and run"),
         ("".join(lines)[:-20], "is cut or broken"),
+        ("".join(lines[:-1]) + re.sub(r",0\.\d+,", ",nan,", lines[-1], count=1), "there are values that are no numbers"),
         ("".join(lines[:-1]) + lines[-1].rsplit(",", 1)[0] + ",7\n", r"is cut or broken \(label_0 is no answer's place\)"),
     ):
         cut.answers.write_text(text)
@@ -135,21 +136,6 @@ def test_targets_outside_their_scans_are_not_missed(plan: Plan) -> None:
     run = next(large.runs())
     assert finished._lacking(run, {}) == []
     assert len(finished._lacking(replace(run, plan=plan), {})) == 20
-
-
-def test_a_contender_that_diverged_is_left_out_and_named(plan: Plan, cut: Run) -> None:
-    table = pd.read_csv(cut.answers)
-    table[[name for name in table if name.startswith("probability")]] = float("nan")
-    table.to_csv(cut.answers, index=False, na_rep="nan")
-    left, reasons = without_diverged(plan)
-    page = write_comparison(left, {(CANAL, "cnn 2D"): HERE, (CANAL, "residual_cnn 2D"): THERE}, left_out=reasons)
-    text = page.with_suffix(".md").read_text(encoding="utf-8")
-    assert "- Left out: cnn 2D, fold 1 of 3 has diverged: " in text
-    assert "| cnn 2D |" not in text
-    assert "| residual_cnn 2D |" in text
-    assert "AMD EPYC" not in text
-    with pytest.raises(WeightsError, match="cnn 2D, fold 1 of 3 has diverged"):
-        without_diverged(replace(plan, contenders=plan.contenders[:1]))
 
 
 def test_a_run_that_is_not_finished_is_named_before_anything_is_written(plan: Plan) -> None:
