@@ -6,8 +6,9 @@ know it, and says nothing of the patient's size. Points are given in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,20 @@ from monai_spine.volume import Volume, picture_volume
 
 __all__ = ["PictureLevels", "localize_picture", "look_at_picture"]
 
+Picture = npt.NDArray[np.float32]
+
 _EDGES_MM = (220.0, 255.0, 295.0, 340.0, 395.0, 455.0)
 _AS_SURE = 0.95
-_SURE_OF_HEAD_UP = 0.9  # mean confidence of a column: about 0.95 with the head up, up to 0.88 upside down
+_SURE = 0.9  # mean confidence of a column: about 0.95 where the picture stands upright
+_CLEAR = 5.0  # sum of the confidences of a column, six at most; chosen in docs/localization.md
+_TURNED: Mapping[str, Callable[[Picture], Picture]] = {
+    "mirrored top to bottom": np.flipud,
+    "mirrored left to right": np.fliplr,
+    "turned by 180°": partial(np.rot90, k=2),
+    "turned by 90° clockwise": partial(np.rot90, k=1),
+    "turned by 90° anticlockwise": partial(np.rot90, k=-1),
+}
+"""How a picture may have been given, and what makes it upright again."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class PictureLevels:
     flags: tuple[str, ...] = ()
 
 
-def localize_picture(picture: npt.NDArray[np.float32], localizer: LevelLocalizer) -> PictureLevels:
+def localize_picture(picture: Picture, localizer: LevelLocalizer) -> PictureLevels:
     """Find the levels on a mid-sagittal picture of unknown scale, in pixels; arguments and errors as of `look_at_picture`."""
     volume, levels = look_at_picture(picture, localizer)
     return PictureLevels(
@@ -58,7 +70,7 @@ def localize_picture(picture: npt.NDArray[np.float32], localizer: LevelLocalizer
     )
 
 
-def look_at_picture(picture: npt.NDArray[np.float32], localizer: LevelLocalizer) -> tuple[Volume, Levels]:
+def look_at_picture(picture: Picture, localizer: LevelLocalizer) -> tuple[Volume, Levels]:
     """A mid-sagittal picture of unknown scale as a scan of one slice at the scale that suits it best, and its levels there.
 
     Args:
@@ -69,21 +81,29 @@ def look_at_picture(picture: npt.NDArray[np.float32], localizer: LevelLocalizer)
         The scan and its levels in millimetres that only stand in for pixels, see `PictureLevels.mm_per_px`.
 
     Raises:
-        LevelsNotFoundError: No lumbar column was found at any scale, or a better one on the picture upside down.
+        LevelsNotFoundError: No lumbar column was found at any scale, or a surer one on the picture turned or mirrored.
     """
-    best = _best_look(picture, localizer)
-    if best is None:
+    chosen = _chosen_look(picture, localizer)
+    if chosen is None or chosen.trust < _SURE * len(chosen.levels.levels):
+        _refuse_turned(picture, localizer, trust=_trust_in(chosen))
+    if chosen is None:
         raise LevelsNotFoundError(
             f"No lumbar spine was found on the picture of {picture.shape[1]} × {picture.shape[0]} pixels at any scale from "
             f"{_EDGES_MM[0]:g} to {_EDGES_MM[-1]:g} mm. Give a mid-sagittal slice, head up, front to the left."
         )
-    again = _look(picture, best.mm_per_px / best.stretch, localizer)
-    chosen = again if again is not None and again.trust >= _AS_SURE * best.trust else best
-    _refuse_upside_down(picture, chosen, localizer)
     return chosen.volume, localizer.refine(chosen.volume, chosen.levels)
 
 
-def _best_look(picture: npt.NDArray[np.float32], localizer: LevelLocalizer) -> _Look | None:
+def _chosen_look(picture: Picture, localizer: LevelLocalizer) -> _Look | None:
+    """The best look, or one at the very scale that it found where that is about as sure; None where no column is found."""
+    best = _best_look(picture, localizer)
+    if best is None:
+        return None
+    again = _look(picture, best.mm_per_px / best.stretch, localizer)
+    return again if again is not None and again.trust >= _AS_SURE * best.trust else best
+
+
+def _best_look(picture: Picture, localizer: LevelLocalizer) -> _Look | None:
     """Of the looks that are about as sure as the surest, the one at the likeliest scale; None where no column is found."""
     looks = [look for edge in _EDGES_MM if (look := _look(picture, edge / max(picture.shape), localizer)) is not None]
     surest = max((look.trust for look in looks), default=0.0)
@@ -91,16 +111,14 @@ def _best_look(picture: npt.NDArray[np.float32], localizer: LevelLocalizer) -> _
     return min(sure, key=lambda look: abs(np.log(look.stretch)), default=None)
 
 
-def _refuse_upside_down(picture: npt.NDArray[np.float32], chosen: _Look, localizer: LevelLocalizer) -> None:
-    """Where the names are not sure, see whether they are surer with the other end up."""
-    if chosen.trust >= _SURE_OF_HEAD_UP * len(chosen.levels.levels):
-        return
-    turned = _best_look(picture[::-1], localizer)
-    if turned is not None and _AS_SURE * turned.trust > chosen.trust:
+def _refuse_turned(picture: Picture, localizer: LevelLocalizer, *, trust: float) -> None:
+    """Refuse a picture that is clearly surer than this in another orientation."""
+    trusts = {how: _trust_in(_best_look(upright(picture), localizer)) for how, upright in _TURNED.items()}
+    how = max(trusts, key=lambda name: trusts[name])
+    if trusts[how] >= _CLEAR and _AS_SURE * trusts[how] > trust:
         raise LevelsNotFoundError(
-            f"The picture seems to stand upside down: its levels are surer with the other end up ({turned.trust:.1f} of "
-            f"{len(turned.levels.levels)}, not {chosen.trust:.1f} of {len(chosen.levels.levels)}). "
-            "Give a mid-sagittal slice, head up, front to the left."
+            f"The picture seems to be {how}: made upright, its levels are surer (confidences of {trusts[how]:.1f} together, not "
+            f"{trust:.1f}). Turn or mirror it so that the head is up and the front to the left."
         )
 
 
@@ -124,7 +142,11 @@ class _Look:
         return float(np.mean(gaps)) / DISC_SPACING_MM
 
 
-def _look(picture: npt.NDArray[np.float32], mm_per_px: float, localizer: LevelLocalizer) -> _Look | None:
+def _trust_in(look: _Look | None) -> float:
+    return 0.0 if look is None else look.trust
+
+
+def _look(picture: Picture, mm_per_px: float, localizer: LevelLocalizer) -> _Look | None:
     volume = picture_volume(picture, mm_per_px)
     try:
         return _Look(volume, localizer.find(volume), mm_per_px)

@@ -68,12 +68,21 @@ def test_a_picture_that_shows_no_column_is_refused_with_its_size(localizer) -> N
         localize_picture(single, localizer)
 
 
-class SureOfBrightHeads:
-    """Finds the same column on any picture, and is surer of it where the picture is brighter above than below."""
+class SureOfUpright:
+    """Finds the same column on any picture, surest where brightness falls from head to foot, and less so from front to back.
+
+    Args:
+        otherwise: How sure it is of any other picture; None: it finds no column there.
+    """
+
+    def __init__(self, otherwise: float | None = 0.7) -> None:
+        self.otherwise = otherwise
 
     def find(self, volume: Volume) -> Levels:
-        rows = volume.array[0].mean(axis=0)
-        confidence = 0.95 if rows[: len(rows) // 2].mean() > rows[len(rows) // 2 :].mean() else 0.7
+        columns, rows = (_fall(volume.array[0].mean(axis=axis)) for axis in (1, 0))
+        confidence = 0.95 if rows > columns > 0 else self.otherwise
+        if confidence is None:
+            raise LevelsNotFoundError("nothing")
         points = [(0.0, 0.0, 90.0 - DISC_SPACING_MM * at) for at in range(len(DISCS))]
         return Levels(tuple(LevelPoint(disc, point, None, confidence) for disc, point in zip(DISCS, points, strict=True)), ())
 
@@ -81,10 +90,30 @@ class SureOfBrightHeads:
         return levels
 
 
-def test_a_picture_that_is_surer_with_the_other_end_up_is_refused() -> None:
-    head_up = np.linspace(1, 0, 420, dtype=np.float32)[:, None] * np.ones(240, np.float32)
-    assert list(localize_picture(head_up, SureOfBrightHeads()).discs_px) == list(DISCS)
-    with pytest.raises(LevelsNotFoundError, match=r"upside down.*\(5\.7 of 6, not 4\.2 of 6\)"):
-        localize_picture(head_up[::-1], SureOfBrightHeads())
+def _fall(line: np.ndarray) -> float:
+    return float(line[: len(line) // 2].mean() - line[len(line) // 2 :].mean())
+
+
+UPRIGHT = np.linspace(2, 0, 420, dtype=np.float32)[:, None] + np.linspace(1, 0, 240, dtype=np.float32)
+TURNED = {
+    "mirrored top to bottom": UPRIGHT[::-1],
+    "mirrored left to right": UPRIGHT[:, ::-1],
+    "turned by 180°": UPRIGHT[::-1, ::-1],
+    "turned by 90° clockwise": UPRIGHT[::-1].T,
+    "turned by 90° anticlockwise": UPRIGHT[:, ::-1].T,
+}
+
+
+@pytest.mark.parametrize("how", TURNED)
+def test_a_picture_that_is_surer_in_another_orientation_is_refused_with_its_name(how: str) -> None:
+    with pytest.raises(LevelsNotFoundError, match=rf"seems to be {how}: .*\(confidences of 5\.7 together, not 4\.2\)\. Turn"):
+        localize_picture(TURNED[how], SureOfUpright())
+    with pytest.raises(LevelsNotFoundError, match=rf"seems to be {how}: .*not 0\.0"):
+        localize_picture(TURNED[how], SureOfUpright(otherwise=None))
+
+
+def test_a_picture_that_is_sure_as_it_is_or_in_no_orientation_is_taken() -> None:
+    assert list(localize_picture(UPRIGHT, SureOfUpright()).discs_px) == list(DISCS)
     alike = np.ones((420, 240), np.float32)
-    assert set(localize_picture(alike, SureOfBrightHeads()).confidence.values()) == {0.7}, "unsure, but no surer upside down"
+    assert set(localize_picture(alike, SureOfUpright()).confidence.values()) == {0.7}, "unsure, but no surer when turned"
+    assert set(localize_picture(UPRIGHT[::-1], SureOfUpright(otherwise=0.92)).confidence.values()) == {0.92}, "sure enough"
