@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
@@ -10,36 +10,44 @@ import pandas as pd
 
 from monai_spine.comparison.answers import Answers, read_answers
 from monai_spine.comparison.built import built
-from monai_spine.comparison.plan import Run, testing_config
+from monai_spine.comparison.plan import Plan, Run, testing_config
 from monai_spine.comparison.questions import QUESTIONS
 from monai_spine.errors import TableError, WeightsError
 
 __all__ = ["answers_of", "epochs_of"]
 
 
-def answers_of(run: Run) -> dict[str, Answers]:
-    """What a run says of every target of its test, by the question's name.
+def answers_of(plan: Plan) -> Iterator[tuple[Run, dict[str, Answers]]]:
+    """What each run says of every target of its test, by the question's name.
 
     Raises:
-        TableError: The answers are cut or broken.
-        WeightsError: The run is not finished.
+        TableError: Answers are cut or broken.
+        WeightsError: A run is not finished.
     """
-    if not run.answers.is_file():
-        raise WeightsError(f"{run.name} is not finished: there is no {run.answers}. Go on with the comparison first.")
-    said = read_answers(run.answers, QUESTIONS[run.bundle.name])
-    lacking = _lacking(run, said)
+    whole = set()  # reading a data list takes long: runs of one fold with answers to the same are held against it once
+    for run in plan.runs():
+        if not run.answers.is_file():
+            raise WeightsError(f"{run.name} is not finished: there is no {run.answers}. Go on with the comparison first.")
+        said = read_answers(run.answers, QUESTIONS[run.bundle.name])
+        given = frozenset(place for one in said.values() for place in zip(one.case, one.target, strict=True))
+        if (run.bundle, run.fold, given) not in whole:
+            _refuse_cut(run, given)
+            whole.add((run.bundle, run.fold, given))
+        yield run, said
+
+
+def _refuse_cut(run: Run, given: Collection[tuple[str, str]]) -> None:
+    lacking = _lacking(run, given)
     if lacking:
         first = lacking[0]
         raise TableError(
             f"{run.answers} is cut: it lacks {len(lacking)} targets of the test, such as {first['target']} of case "
             f"{first['case']}. Remove it and run the comparison again."
         )
-    return said
 
 
-def _lacking(run: Run, said: Mapping[str, Answers]) -> Sequence[Mapping[str, Any]]:
+def _lacking(run: Run, given: Collection[tuple[str, str]]) -> Sequence[Mapping[str, Any]]:
     """The test's targets without an answer. Only where there are some are crops cut, as those outside their scans get none."""
-    given = {place for one in said.values() for place in zip(one.case, one.target, strict=True)}
     config = testing_config(run.plan, run.bundle, run.contender, run.plan.fold(run.fold))
     absent = [item for item in built(config, "validate#data") if (item["case"], item["target"]) not in given]
     config["validate#data"] = absent

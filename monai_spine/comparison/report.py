@@ -110,8 +110,7 @@ def write_comparison(
 
 def _answers(plan: Plan) -> Found:
     found: Found = {}
-    for run in plan.runs():
-        said = answers_of(run)
+    for run, said in answers_of(plan):
         for question in questions_of(run.bundle.name, plan.questions):
             place = found.setdefault((run.bundle.name, question.name), {})
             place.setdefault(run.contender.label, {})[run.fold, run.seed] = said[question.name]

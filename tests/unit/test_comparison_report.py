@@ -134,8 +134,8 @@ def test_targets_outside_their_scans_are_not_missed(plan: Plan) -> None:
     """Half a metre lies outside of every scan, so that nothing is asked."""
     large = replace(plan, settings={**plan.settings, "crop#size_mm": [500.0, 500.0, 500.0]})
     run = next(large.runs())
-    assert finished._lacking(run, {}) == []
-    assert len(finished._lacking(replace(run, plan=plan), {})) == 20
+    assert finished._lacking(run, []) == []
+    assert len(finished._lacking(replace(run, plan=plan), [])) == 20
 
 
 def test_a_run_that_is_not_finished_is_named_before_anything_is_written(plan: Plan) -> None:
