@@ -16,7 +16,7 @@ from monai_spine.comparison.cost import Cost, cost_of
 from monai_spine.comparison.plan import Plan, Run, begun, parsed_config, refuse_other_runs, steps_of, write_down
 from monai_spine.console import Reporter
 from monai_spine.degeneration import DEGENERATION
-from monai_spine.errors import ArchitectureError, SpineError, TrainingError
+from monai_spine.errors import ArchitectureError, SpineError, TableError, TrainingError
 from monai_spine.training.bundle_runs import Step, perform, said_of
 from monai_spine.whole_files import write_text
 
@@ -44,6 +44,7 @@ def measure_all(
         ArchitectureError: A contender does not fit, or none does.
         OutputError: The folder holds runs of other settings.
         TableError: The study cannot be used.
+        WeightsError: The crop section makes no crop.
     """
     refuse_other_runs(plan)
     costs: dict[tuple[str, str], Cost] = {}
@@ -128,6 +129,9 @@ def _measured_now(plan: Plan, bundle: Path, contender: Contender) -> Cost:
     parser = parsed_config(plan, bundle, contender)
     shape: Sequence[int] = parser.get_parsed_content("crop")["shape"]
     network = built(parser, "network_def")
+    parser["validate#data"] = []
+    with suppress(TableError):  # that there is nothing; the crop section is read before
+        built(parser, "validate#dataset")
     shape = shape[1:] if bundle.name == DEGENERATION else shape
     return cost_of(network, (1, *shape), device=parser.get_parsed_content("device"))
 

@@ -31,7 +31,7 @@ from monai_spine.comparison.significance import corrected_t_test, holm
 from monai_spine.comparison.table import cells, markdown, mean_and_deviation, paired_tests
 from monai_spine.console import progress_reporter
 from monai_spine.degeneration import DEGENERATION
-from monai_spine.errors import ArchitectureError, OutputError, TableError
+from monai_spine.errors import ArchitectureError, OutputError, TableError, WeightsError
 from monai_spine.models import GRADERS
 from monai_spine.networks.fewer_classes import FewerClasses
 from monai_spine.studies.prepared import read_datalist
@@ -337,6 +337,13 @@ def test_a_network_that_does_not_fit_stops_before_any_training(plan: Plan) -> No
 def test_settings_of_which_no_network_can_be_built_are_named(plan: Plan, settings: dict[str, object], said: str) -> None:
     with progress_reporter(quiet=True) as reporter, pytest.raises(ArchitectureError, match=said):
         measure_all(replace(plan, settings=settings), reporter)
+    assert not plan.output.exists()
+
+
+def test_a_crop_section_that_makes_no_crop_stops_before_any_training(plan: Plan) -> None:
+    wrong = replace(plan, settings={"crop#size_mm": 5})
+    with progress_reporter(quiet=True) as reporter, pytest.raises(WeightsError, match=r"crop section .* It needs role, size_mm"):
+        measure_all(wrong, reporter)
     assert not plan.output.exists()
 
 
