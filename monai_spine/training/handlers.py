@@ -164,7 +164,7 @@ class FiniteLoss:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        _refuse_unless_finite(float(engine.state.output["loss"]), f"The loss of iteration {engine.state.iteration}", engine)
+        _refuse_unless_finite(engine.state.output["loss"].item(), f"The loss of iteration {engine.state.iteration}", engine)
 
 
 class StopEarly:
