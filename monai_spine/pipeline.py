@@ -73,9 +73,10 @@ def analyze_study(path: Path, *, models: Models, settings: Settings | None = Non
 
         yield Progress("grade", 0.5, "grading")
         with _timed(seconds, "grade"):
-            targets = [target for target in TARGETS if target.level in settings.levels]
+            targets, volumes = [target for target in TARGETS if target.level in settings.levels], _gradable(read)
+            models = models.for_study(volumes)
             graders, corrector = models.graders, models.corrector
-            grades = grade_study(targets, levels, _gradable(read), graders, unread=read.unread, corrector=corrector)
+            grades = grade_study(targets, levels, volumes, graders, unread=read.unread, corrector=corrector)
             degeneration = _degeneration(read, levels, models)
 
         yield Progress("write", 0.8, "writing the report")

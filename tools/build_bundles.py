@@ -1,4 +1,5 @@
-"""Write the grading bundles from the one template in `tools/grading_bundle`; that of the discs with what differs laid over it.
+"""Write the grading bundles from the one template in `tools/grading_bundle`; those of discs and of single slices with what
+differs laid over it.
 
     python tools/build_bundles.py [--check]
 
@@ -21,15 +22,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from monai_spine.anatomy import Condition, Level
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.geometry import Triple
+from monai_spine.models import SLICE_GRADERS
 from monai_spine.placement import CANAL_OFFSET_MM
 from monai_spine.referral import Referral
 from monai_spine.weights import WEIGHT_FILES, metadata_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).resolve().parent / "grading_bundle"
-DISCS = Path(__file__).resolve().parent / "disc_bundle"
-"""What `lumbar_disc_degeneration_grading` has of its own: sections of configs by their ids (`train#data`; null takes one away),
-and whole documents."""
+LAID_OVER: Mapping[str, Path] = {
+    DEGENERATION: TEMPLATE.parent / "disc_bundle",
+    SLICE_GRADERS[Condition.SPINAL_CANAL_STENOSIS]: TEMPLATE.parent / "slice_bundle",
+}
+"""What bundles that are made of the canal's have of their own: sections of configs by their ids (`train#data`; null takes one
+away), and whole documents."""
 TEMPLATE_FILES = (
     "configs/metadata.json",
     "configs/train.json",
@@ -242,17 +247,18 @@ def rendered(bundle: GradingBundle, root: Path) -> dict[str, str]:
     return {**texts, "LICENSE": (REPOSITORY / "LICENSE").read_text(encoding="utf-8"), "models/.gitkeep": ""}
 
 
-def rendered_discs(root: Path) -> dict[str, str]:
-    """Every file of the discs' bundle, by its path in the bundle: the canal's, with what is in `DISCS` laid over it.
+def rendered_over(name: str, root: Path) -> dict[str, str]:
+    """Every file of a bundle that is the canal's with something laid over it, by its path in the bundle.
 
     Args:
+        name: Of `LAID_OVER`.
         root: Folder of the bundle, whose weight files are hashed.
     """
     canal = BUNDLES[0]
-    texts = {name: text.replace(canal.name, DEGENERATION) for name, text in rendered(canal, root).items()}
-    for path in sorted(DISCS.glob("*/*")):
-        name, text = path.relative_to(DISCS).as_posix(), path.read_text(encoding="utf-8")
-        texts[name] = metadata_text(_laid_over(json.loads(texts[name]), json.loads(text))) if path.suffix == ".json" else text
+    texts = {file: text.replace(canal.name, name) for file, text in rendered(canal, root).items()}
+    for path in sorted(LAID_OVER[name].glob("*/*")):
+        file, text = path.relative_to(LAID_OVER[name]).as_posix(), path.read_text(encoding="utf-8")
+        texts[file] = metadata_text(_laid_over(json.loads(texts[file]), json.loads(text))) if path.suffix == ".json" else text
     return texts
 
 
@@ -267,7 +273,7 @@ def _laid_over(config: dict[str, Any], sections: Mapping[str, Any]) -> dict[str,
 def _files(folder: Path) -> dict[str, str]:
     """Every file of all bundles, by its path in the folder of bundles."""
     texts = {bundle.name: rendered(bundle, folder / bundle.name) for bundle in BUNDLES}
-    texts[DEGENERATION] = rendered_discs(folder / DEGENERATION)
+    texts |= {name: rendered_over(name, folder / name) for name in LAID_OVER}
     return {f"{bundle}/{name}": text for bundle, files in texts.items() for name, text in files.items()}
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from localizer_evaluation.pictures import looked_at
 
 from monai_spine.anatomy import TARGETS, Condition
+from monai_spine.errors import SpineError
 from monai_spine.grades import Grader, grade_targets, load_grader
 from monai_spine.models import GRADERS
 from monai_spine.studies.folds import patient_folds
@@ -42,9 +44,9 @@ GRADES = ("normal", "bulge", "protrusion", "extrusion")
 PROBABILITIES = ("normal_mild", "moderate", "severe")
 
 
-def grader_of(weights: Path) -> Grader:
-    """The canal's bundle with other weights."""
-    grader = load_grader(find_bundle(GRADERS[CONDITION]))
+def grader_of(bundle: str, weights: Path) -> Grader:
+    """A bundle of the canal with other weights."""
+    grader = load_grader(find_bundle(bundle))
     grader.network.load_state_dict(torch.load(weights, weights_only=True))
     return replace(grader, network=grader.network.eval())
 
@@ -73,34 +75,52 @@ def report(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="prepared pictures with grades")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--localizers", type=Path, required=True, help="folder of fold_0 … fold_4")
     parser.add_argument("--levels", type=Path, help="where found levels are kept; default: levels in OUTPUT")
+    parser.add_argument("--bundle", default=GRADERS[CONDITION], help="whose weights these are; default: %(default)s")
     parser.add_argument("--graders", nargs="+", required=True, metavar="NAME=WEIGHTS", help="{fold} stands for the fold's number")
+    parser.add_argument("--folds", type=int, nargs="+", choices=range(5), default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
+    named = dict(one.partition("=")[::2] for one in options.graders)
+    files = {(name, fold): Path(weights.format(fold=fold)) for name, weights in named.items() for fold in options.folds}
+    files |= {("localizer", fold): options.localizers / f"fold_{fold}" / "localizer.pt" for fold in options.folds}
+    absent = sorted({str(path) for path in files.values() if not path.is_file()})
+    if absent:
+        parser.error(f"there is no {', '.join(absent)}")
     torch.set_num_threads(1)
-    whole, rows = read_datalist(options.data), []
-    cases = {case.case: case for case in whole.cases}
-    levels = options.levels or options.output / "levels"
-    for fold, held_out in enumerate(patient_folds(whole.cases)):
-        named = (one.split("=", 1) for one in options.graders)
-        graders = {name: grader_of(Path(weights.format(fold=fold))) for name, weights in named}
-        for name in sorted(held_out):
-            case = cases[name]
-            image = whole.root / case.volumes[0].image
-            volume, seen = looked_at(levels / f"{name}.json", image, options.localizers / f"fold_{fold}")
-            for label, grader in graders.items() if seen.levels else ():
-                rows += [[label, fold, name, *row] for row in answers(case, volume, seen, grader)]
-    table = pd.DataFrame(rows, columns=["grader", "fold", "case", "level", "grade", *PROBABILITIES])
+    try:
+        table = pd.DataFrame(
+            graded(options, list(named), files), columns=["grader", "fold", "case", "level", "grade", *PROBABILITIES]
+        )
+    except SpineError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
     table = table[table["grade"].isin(GRADES)]
     options.output.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.output / "answers.csv", index=False)
     (options.output / "report.md").write_text(report(table) + "\n", encoding="utf-8")
     print(report(table))
+    return 0
+
+
+def graded(options: argparse.Namespace, names: Sequence[str], files: Mapping[tuple[str, int], Path]) -> Iterator[list[object]]:
+    """Rows of what all graders say of the folds' pictures."""
+    whole = read_datalist(options.data)
+    cases, folds = {case.case: case for case in whole.cases}, patient_folds(whole.cases)
+    levels = options.levels or options.output / "levels"
+    for fold in options.folds:
+        graders = {name: grader_of(options.bundle, files[name, fold]) for name in names}
+        for name in sorted(folds[fold]):
+            case = cases[name]
+            image = whole.root / case.volumes[0].image
+            volume, seen = looked_at(levels / f"{name}.json", image, options.localizers / f"fold_{fold}")
+            for label, grader in graders.items() if seen.levels else ():
+                yield from ([label, fold, name, *row] for row in answers(case, volume, seen, grader))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

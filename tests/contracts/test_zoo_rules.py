@@ -13,11 +13,12 @@ from tiny_prepared import canal_points, write_tiny_prepared
 
 from monai_spine.degeneration import DEGENERATION
 from monai_spine.levels import LevelPoint, Levels
-from monai_spine.models import GRADERS, LOCALIZER, NAMER, REFINER
+from monai_spine.models import GRADERS, LOCALIZER, NAMER, REFINER, SLICE_GRADERS
 from monai_spine.training.level_files import write_levels
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-NAMES = [LOCALIZER, NAMER, REFINER, *GRADERS.values(), "lumbar_condition_classification", DEGENERATION]
+NAMES = [LOCALIZER, NAMER, REFINER, *GRADERS.values(), *SLICE_GRADERS.values()]
+NAMES += ["lumbar_condition_classification", DEGENERATION]
 FILES = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt", "models/model.ts"]
 FILES += [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
 LARGEST_FILE = 25 * 2**20

@@ -12,6 +12,7 @@ from monai_spine.phantom.lesions.fields import Local, canal_walls, jacobian
 from monai_spine.phantom.lesions.kinds import (
     Bulge,
     DiscHeightLoss,
+    DiscSignalLoss,
     EpiduralFat,
     Extrusion,
     FacetOvergrowth,
@@ -151,3 +152,15 @@ def test_shares_out_of_range_and_unknown_families_are_refused() -> None:
         draw_lesions(np.random.RandomState(0), site(), 0.4, {"tumour": 1.0})
     with pytest.raises(ValueError, match=r"None of the families \['bulge'\] takes a share of 0.8 of the sac at L4/L5"):
         draw_lesions(np.random.RandomState(0), site(), 0.8, {"bulge": 1.0})
+
+
+def test_discs_that_narrow_the_canal_are_nearly_all_worn_and_the_darker_the_more_they_narrow_it() -> None:
+    random = np.random.RandomState(0)
+    lost: dict[float, list[float]] = {0.1: [], 0.6: []}
+    for share, losses in lost.items():
+        for _ in range(200):
+            _, lesions = draw_lesions(random, site(), share, {"protrusion": 1.0})
+            losses.append(next((one.share for one in lesions if isinstance(one, DiscSignalLoss)), 0.0))
+    often = {share: float(np.mean(np.array(losses) > 0)) for share, losses in lost.items()}
+    assert 0.78 < often[0.1] < 0.92 < often[0.6]
+    assert np.median(lost[0.6]) > np.median(lost[0.1]) + 0.05

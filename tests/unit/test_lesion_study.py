@@ -44,6 +44,7 @@ def test_each_copy_has_lesions_of_its_own_graded_by_what_the_sac_lost(lesions: P
         assert targets[row["case"], row["level"]] is severity_of_share(share)
     assert len({row["lesions"] for row in rows if row["family"] != "none"}) == sum(row["family"] != "none" for row in rows)
     assert {Severity.NORMAL_MILD, Severity.MODERATE} <= set(targets.values())
+    assert "lipomatosis" not in {row["family"] for row in rows}
     worn = [float(row["share"]) for row in rows if row["family"] == "degeneration"]
     assert worn
     assert max(worn) < 0.2

@@ -23,7 +23,9 @@ from monai_spine.errors import (
     StudyError,
     UnreadableInputError,
     VolumeGeometryError,
+    WeightsError,
 )
+from monai_spine.models import GRADERS, SLICE_GRADERS, check_models
 from monai_spine.pipeline import Analysis, Models, Progress, Settings, analyze, analyze_study, load_models
 from monai_spine.result import StudyResult
 from monai_spine.series import Role
@@ -282,6 +284,30 @@ def test_a_nifti_of_one_slice_is_graded_where_it_is_said_to_be_sagittal_t2(tmp_p
     seen = {grade.flags for grade in grades if grade.status == "graded"}
     assert {grade.target.condition for grade in grades if grade.status == "graded"} == {Condition.SPINAL_CANAL_STENOSIS}
     assert all("single_slice" in flags for flags in seen)
+
+
+def test_a_single_slice_is_graded_by_the_grader_for_slices_where_there_is_one(tmp_path):
+    folder = write_bundles(tmp_path / "bundles")
+    volumes, slices = (folder / names[Condition.SPINAL_CANAL_STENOSIS] for names in (GRADERS, SLICE_GRADERS))
+    shutil.copytree(volumes, slices)
+    models = load_models(folder, device="cpu")
+    scan = nib.load(_nifti(tmp_path / "whole.nii"))
+    nib.save(scan.slicer[2:3], tmp_path / "one.nii")
+    for name, used in (("whole", volumes), ("one", slices)):
+        result = analyze(tmp_path / f"{name}.nii", models=models, settings=Settings(nifti_role="sagittal_t2")).result
+        canals = [grade for grade in result.grades if grade.target.condition is Condition.SPINAL_CANAL_STENOSIS]
+        assert {grade.status for grade in canals} == {"graded"}
+        names = {bundle["name"] for bundle in result.to_json()["provenance"]["bundles"]}
+        assert names & {volumes.name, slices.name} == {used.name}
+
+
+def test_a_damaged_bundle_for_slices_is_known_before_any_study(tmp_path):
+    folder = write_bundles(tmp_path / "bundles")
+    slices = folder / SLICE_GRADERS[Condition.SPINAL_CANAL_STENOSIS]
+    shutil.copytree(folder / GRADERS[Condition.SPINAL_CANAL_STENOSIS], slices)
+    (slices / "models" / "model.pt").write_bytes(b"")
+    with pytest.raises(WeightsError, match=slices.name):
+        check_models(folder, device="cpu")
 
 
 def test_an_archive_is_named_and_not_where_it_was_unpacked(tmp_path, models):

@@ -48,18 +48,23 @@ def train(
     return step.made
 
 
-def write_lesions(lesions: Path, out: Path, names: Collection[str]) -> str:
+def write_lesions(lesions: Path, out: Path, names: Collection[str], held_out: Collection[str] = ()) -> str:
     """Write a data list of the copies with lesions that a fold may learn from.
 
     Args:
         lesions: Prepared folder of copies of all pictures.
         out: Folder of the data list.
         names: Pictures to learn from.
+        held_out: Pictures whose copies validate.
 
     Returns:
         The folder.
     """
     copies = read_datalist(lesions)
-    mine = [case.case for case in copies.cases if case.patient in names]
-    write_splits(copies, out, splits={"training": mine, "validation": []})
+    splits = {"training": names, "validation": held_out}
+    write_splits(
+        copies,
+        out,
+        splits={split: [case.case for case in copies.cases if case.patient in chosen] for split, chosen in splits.items()},
+    )
     return str(out)

@@ -76,10 +76,11 @@ def _depth_mm(site: LevelSite, share: float) -> float:
 
 
 def _degeneration(random: np.random.RandomState, share: float) -> tuple[Lesion, ...]:
-    """Height and signal that the disc has lost: discs that narrow the canal are mostly worn, as in patients, but many worn ones
-    do not narrow it."""
-    signal, height = random.uniform(0.2, 0.75), random.uniform(0.08, 0.4)
-    drawn, often = random.random_sample(2), min(0.4 + share, 0.9)
+    """Height and signal that the disc has lost: those that narrow the canal are nearly all worn, as in patients, and the darker
+    the more they narrow it."""
+    least = 0.25 + 0.3 * min(share / 0.6, 1.0)
+    signal, height = random.uniform(least, 0.75), random.uniform(0.08, 0.4)
+    drawn, often = random.random_sample(2), min(0.75 + share, 0.97)
     lesions: tuple[Lesion, ...] = (DiscSignalLoss(signal),) if drawn[0] < often else ()
     return (*lesions, DiscHeightLoss(height)) if drawn[1] < 0.6 * often else lesions
 
