@@ -50,7 +50,7 @@ from monai_spine.weights import find_bundle
 
 _METRICS = ("validation_weighted_log_loss", "validation_log_loss")
 _STARTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_SOUGHT = "log loss of validation"
+_SOUGHT = "(weighted) log loss of validation"
 _FAILED = "training_failed"
 _AGAIN = "made_again_of"
 """What is noted of a trial: that its training ended with an error; which trial that was cut off it makes again."""
