@@ -109,6 +109,7 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["words"] = _words
+    environment.filters["said"] = _said
     environment.filters["place"] = _place
     environment.filters["role"] = _role_label
     environment.filters["percent"] = in_percent
@@ -119,6 +120,17 @@ def _words(flag: object) -> str:
     """`low_confidence` as `low confidence`; a sentence stays as it is."""
     text = str(flag)
     return text if " " in text else text.replace("_", " ")
+
+
+def _said(value: object) -> str:
+    """A value of the provenance: `yes`, `L1/L2, L2/L3`, `sagittal_t2 1.2.3`, or a dash where there is none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = [f"{name} {one}" for name, one in value.items()]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = ", ".join(map(str, value))
+    return "–" if value is None or value == "" else str(value)
 
 
 def _notes(content: Mapping[str, Any]) -> list[str]:

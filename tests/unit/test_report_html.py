@@ -168,13 +168,19 @@ def test_every_header_has_a_scope_and_every_picture_a_text() -> None:
     )
 
 
+def test_settings_are_told_in_words() -> None:
+    settings = {"series": {}, "series_table": False, "nifti_role": None, "levels": ["L1/L2", "L2/L3"]}
+    html, _ = page_of(provenance={"settings": settings})
+    assert "series: – · series table: no · nifti role: – · levels: L1/L2, L2/L3" in html
+
+
 def test_series_roles_reasons_flags_and_provenance_are_shown() -> None:
     _, page = page_of()
     assert "3 slices in three planes: a localizer" in page.text
     assert HOSTILE in page.text
     assert "Slices 4 and 5 of series 3 lie at one position" in page.text
     assert "ab" * 32 in page.text
-    assert "torch 2.13.0" in page.text
+    assert "torch: 2.13.0" in page.text
 
 
 def test_each_flag_is_said_in_words_with_what_was_seen() -> None:
