@@ -124,17 +124,18 @@ def prepare_lesions(
     output: Output,
     copies: Annotated[int, typer.Option(min=1, help="Copies of each scan, each with other lesions.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the lesions.")] = 0,
+    jobs: Jobs = 1,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """DATA: a prepared folder with sagittal T2 scans. Puts lesions of known size in, for graders of canals and discs."""
+    """DATA: a prepared folder with sagittal T2 scans. Puts lesions of known size in, for graders of stenosis and of discs."""
     from monai_spine.console import counted_reporter
     from monai_spine.phantom.lesions.study import prepare_lesions as simulate
     from monai_spine.studies.prepared import read_datalist
 
     scans = len(read_datalist(data).cases)
     with counted_reporter(scans, "scans", quiet=quiet) as on_case:
-        path = simulate(data, output, copies=copies, seed=seed, on_case=on_case)
+        path = simulate(data, output, copies=copies, seed=seed, jobs=jobs, on_case=on_case)
     made = read_datalist(path).cases
     bases = len({case.case.rpartition("_")[0] for case in made})
     typer.echo(f"{len(made)} copies of the {bases} of {scans} scans with a level that may bear a lesion\n{path}")

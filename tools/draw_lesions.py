@@ -51,6 +51,10 @@ SHOWN: Mapping[str, tuple[Lesion, ...]] = {
         Bulge(6.0), FlavumThickening(5.5), FacetOvergrowth(4.0, side=Side.LEFT), FacetOvergrowth(4.0, side=Side.RIGHT),
         DiscSignalLoss(0.7), DiscHeightLoss(0.35),
     ),
+    "beside the sac,\nleft": (
+        Extrusion(6.0, aside_mm=-15.0, half_height_mm=7.0, migration_mm=6.0),
+        FacetOvergrowth(5.0, side=Side.LEFT, half_height_mm=11.0),
+    ),
     "epidural fat": (EpiduralFat(6.0),),
     "slip of 7 mm": (Listhesis(7.0), DiscHeightLoss(0.3)),
 }  # fmt: skip

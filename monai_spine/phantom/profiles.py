@@ -14,12 +14,23 @@ import numpy.typing as npt
 from monai_spine.anatomy import LEVELS, Condition, Level, Side, Target
 from monai_spine.phantom.spine import BODIES, DiscState, Spine
 
-__all__ = ["ColumnProfiles", "tabulate_profiles"]
+__all__ = [
+    "FORAMEN_HALF_HEIGHT_MM",
+    "FORAMEN_HALF_WIDTH_MM",
+    "FORAMEN_HEIGHT_LOST",
+    "FORAMEN_WIDTH_LOST",
+    "ColumnProfiles",
+    "tabulate_profiles",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Table = npt.NDArray[np.float64]
 
 STEP_MM = 0.25
+
+FORAMEN_HALF_WIDTH_MM, FORAMEN_HALF_HEIGHT_MM = 4.6, 9.8
+FORAMEN_WIDTH_LOST, FORAMEN_HEIGHT_LOST = 0.92, 0.42
+"""A foramen's opening from front to back and from below to above, and which share of each goes with the narrowing."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ def _canal_tables(spine: Spine, s: Table, rng: np.random.Generator) -> dict[str,
 def _side_tables(spine: Spine, s: Table, side: Side, sac_front: Table, rng: np.random.Generator) -> dict[str, Table]:
     """Recess and foramen of one side. A recess is lost along the disc and the upper facet, a foramen over its whole height."""
     recess = np.full_like(s, rng.normal(5.6, 0.4))
-    recess_front, foramen_open, foramen_push = 0.0 * s, np.full_like(s, 4.6 * rng.normal(1, 0.07)), 0.0 * s
+    recess_front, foramen_open, foramen_push = 0.0 * s, np.full_like(s, FORAMEN_HALF_WIDTH_MM * rng.normal(1, 0.07)), 0.0 * s
     height, center = np.full_like(s, 9.5), 0.0 * s
     for level, state in spine.discs.items():
         at = s - spine.disc_s_mm(level)
@@ -130,9 +141,9 @@ def _side_tables(spine: Spine, s: Table, side: Side, sac_front: Table, rng: np.r
         recess = recess * (1 - lost)
         near = np.abs(at) < 18
         narrow = state.foramen[side]
-        foramen_open = np.where(near, foramen_open * (1 - 0.92 * narrow), foramen_open)
-        foramen_push = np.where(near, foramen_push - _front_share(state) * 2 * 4.6 * 0.8 * narrow, foramen_push)
-        height = np.where(near, 9.8 * (1 - 0.42 * narrow), height)
+        foramen_open = np.where(near, foramen_open * (1 - FORAMEN_WIDTH_LOST * narrow), foramen_open)
+        foramen_push = np.where(near, foramen_push - _front_share(state) * 2 * FORAMEN_HALF_WIDTH_MM * 0.8 * narrow, foramen_push)
+        height = np.where(near, FORAMEN_HALF_HEIGHT_MM * (1 - FORAMEN_HEIGHT_LOST * narrow), height)
     foramina = {level: Target(Condition.NEURAL_FORAMINAL_NARROWING, side, level) for level in LEVELS}
     offset = [spine.foramen_u_mm(level) + spine.shift_mm(foramina[level])[0] for level in LEVELS[::-1]]
     return {

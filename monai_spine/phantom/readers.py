@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import logit, ndtr, ndtri
 from scipy.stats import norm
 
 from monai_spine.anatomy import LEVELS, TARGETS, Condition, Severity, Target
@@ -25,6 +25,8 @@ __all__ = [
     "READER_ERROR",
     "Reading",
     "class_shares",
+    "latent_of_narrowing",
+    "latent_of_shares",
     "narrowing",
     "posterior",
     "reader_posterior",
@@ -93,6 +95,12 @@ def narrowing(latents: npt.ArrayLike) -> Floats:
     return np.asarray(1 / (1 + np.exp(-(np.asarray(latents, dtype=float) - 0.5) * np.log(4))))
 
 
+def latent_of_narrowing(share: float) -> float:
+    """The latent of a lost share, infinite where nothing or all is lost."""
+    with np.errstate(divide="ignore"):
+        return float(0.5 + logit(share) / np.log(4))
+
+
 def posterior(latents: npt.ArrayLike, error: npt.ArrayLike) -> Floats:
     """Probabilities (..., 3) of the grades that a reader with this error gives to known latents (...,)."""
     x, e = np.broadcast_arrays(np.asarray(latents, dtype=float), np.asarray(error, dtype=float))
@@ -154,6 +162,13 @@ def reader_shares(target: Target, latent: float) -> Shares:
     """How many of all simulated readers would give each grade to a target with this latent; at minus infinity, all mild."""
     mild, moderate, severe = posterior(latent, READER_ERROR[target.condition]).tolist()
     return mild, moderate, severe
+
+
+def latent_of_shares(target: Target, shares: Shares) -> float:
+    """The latent of which all simulated readers say this; at all mild, minus infinity."""
+    error = READER_ERROR[target.condition]
+    mild, _, severe = shares
+    return float(-error * ndtri(mild) if mild >= severe else 1 + error * ndtri(severe))
 
 
 def reader_posterior(latents: Floats) -> Floats:

@@ -11,14 +11,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_spine.anatomy import Level, Severity
+from monai_spine.anatomy import Condition, Level, Severity, Target
 from monai_spine.errors import TableError
 from monai_spine.geometry import lies_inside
 from monai_spine.phantom import prepare_phantom
 from monai_spine.phantom.lesions.losses import severity_of_share
 from monai_spine.phantom.lesions.study import prepare_lesions
+from monai_spine.phantom.readers import latent_of_narrowing, latent_of_shares, narrowing, reader_shares
 from monai_spine.studies.folds import write_splits
-from monai_spine.studies.prepared import read_datalist
+from monai_spine.studies.prepared import PreparedTarget, PreparedVolume, read_datalist
 from monai_spine.training.grading_crops import items_of
 
 
@@ -33,17 +34,23 @@ def lesions(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_lesions(bases, tmp_path_factory.mktemp("lesions"), copies=3, seed=2).parent
 
 
-def test_each_copy_has_lesions_of_its_own_graded_by_what_the_sac_lost(lesions: Path) -> None:
+def test_each_copy_has_lesions_of_its_own_graded_by_what_the_sac_lost(bases: Path, lesions: Path) -> None:
     with (lesions / "lesions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    cases = read_datalist(lesions).cases
-    targets = {(case.case, target.level.label): found.severity for case in cases for target, found in case.targets.items()}
-    assert len(rows) == len(targets) > 9
+    before = {case.case: case.targets for case in read_datalist(bases).cases}
+    targets = {(case.case, target): found for case in read_datalist(lesions).cases for target, found in case.targets.items()}
+    assert len(rows) > 9
     for row in rows:
+        target = Target(Condition.SPINAL_CANAL_STENOSIS, None, Level.parse(row["level"]))
+        shares = before[row["case"].rpartition("_")[0]][target].shares
+        assert shares is not None
         share = float(row["share"]) if json.loads(row["lesions"]) else 0.0
-        assert targets[row["case"], row["level"]] is severity_of_share(share)
+        lost = 1 - (1 - float(narrowing(latent_of_shares(target, shares)))) * (1 - share)
+        found = targets[row["case"], target]
+        assert found.severity is severity_of_share(lost)
+        np.testing.assert_allclose(found.shares or (), reader_shares(target, latent_of_narrowing(lost)), atol=1e-4)
+    assert {Severity.NORMAL_MILD, Severity.MODERATE} <= {found.severity for found in targets.values()}
     assert len({row["lesions"] for row in rows if row["family"] != "none"}) == sum(row["family"] != "none" for row in rows)
-    assert {Severity.NORMAL_MILD, Severity.MODERATE} <= set(targets.values())
     assert "lipomatosis" not in {row["family"] for row in rows}
     worn = [float(row["share"]) for row in rows if row["family"] == "degeneration"]
     assert worn
@@ -64,6 +71,46 @@ def test_where_discs_are_graded_a_lesion_makes_another_grade_of_them(bases: Path
         assert grade == (family if family in ("bulge", "protrusion", "extrusion") else "normal")
         assert grade == "normal" or share >= 0.08
         assert family not in ("stenosis", "lipomatosis", "listhesis")
+
+
+def test_all_series_of_a_copy_show_its_lesions_and_recesses_and_foramina_are_graded_by_what_is_left(
+    bases: Path, lesions: Path
+) -> None:
+    before, after = read_datalist(bases), read_datalist(lesions)
+    scans = {case.case: case for case in before.cases}
+    worse, changed = 0, set()
+    for copy in after.cases:
+        base = scans[copy.case.rpartition("_")[0]]
+        assert len(copy.volumes) == len(base.volumes)
+        for target, found in copy.targets.items():
+            assert found.point_ras_mm == base.targets[target].point_ras_mm
+            if target.side is not None:
+                worse += _latent(target, found) > _latent(target, base.targets[target]) + 0.2
+                assert _latent(target, found) > _latent(target, base.targets[target]) - 1e-6
+        for old, new in zip(sorted(base.volumes, key=_order), sorted(copy.volumes, key=_order), strict=True):
+            assert old.role == new.role
+            scan, shown = nib.load(before.root / old.image), nib.load(after.root / new.image)
+            offset = np.round(np.linalg.solve(scan.affine, shown.affine[:, 3])[:3]).astype(int)
+            part = np.asarray(scan.dataobj)[tuple(slice(at, at + size) for at, size in zip(offset, shown.shape, strict=True))]
+            if (np.abs(np.asarray(shown.dataobj) - part) > 1e-3).any():
+                changed.add(new.role)
+    assert worse > 5
+    assert changed == {"sagittal_t2", "sagittal_t1", "axial_t2"}
+
+
+def test_the_number_of_processes_changes_nothing(bases: Path, lesions: Path, tmp_path: Path) -> None:
+    folder = prepare_lesions(bases, tmp_path, copies=3, seed=2, jobs=2).parent
+    for name in ("datalist.json", "lesions.csv"):
+        assert (folder / name).read_text(encoding="utf-8") == (lesions / name).read_text(encoding="utf-8")
+
+
+def _latent(target: Target, found: PreparedTarget) -> float:
+    assert found.shares is not None
+    return max(latent_of_shares(target, found.shares), -3.0)
+
+
+def _order(volume: PreparedVolume) -> str:
+    return Path(volume.image).name
 
 
 def test_copies_stay_on_the_side_and_with_the_patient_of_their_scan(bases: Path, lesions: Path) -> None:

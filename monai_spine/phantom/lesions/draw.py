@@ -31,8 +31,9 @@ FAMILIES: Mapping[str, tuple[float, float]] = {
     "stenosis": (0.1, 0.92),
     "lipomatosis": (0.1, 0.55),
     "listhesis": (0.1, 0.7),
+    "lateral": (0.0, 0.4),
 }
-"""Families of lesions, and the shares of the sac's depth that each may take."""
+"""Families of lesions, and the shares of the sac's depth that each may take; a lateral one lies in a recess or foramen."""
 
 _FLAVUM_IN_MIDLINE = 0.78
 _SLIPPING = (Level.L3_L4, Level.L4_L5, Level.L5_S1)
@@ -154,6 +155,23 @@ def _listhesis(random: np.random.RandomState, site: LevelSite, share: float) -> 
     return (Listhesis(slip), *_stenosis(random, site, 0.7 * share))
 
 
+def _lateral(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:
+    """A herniation in recess or foramen, into which it migrates, a facet that grows, or both; the sac says nothing of their size,
+    which they hardly reach."""
+    side, size = Side.RIGHT if random.random_sample() < 0.5 else Side.LEFT, random.random_sample()
+    depth_mm, aside_mm = random.uniform(1, 3) + 7 * size, random.uniform(6, 20)
+    herniation = Extrusion(
+        depth_mm,
+        aside_mm=aside_mm if side is Side.RIGHT else -aside_mm,
+        half_width_mm=random.uniform(4.5, 9),
+        half_height_mm=max(random.uniform(5, 9), 0.7 * depth_mm),
+        migration_mm=random.uniform(0, 0.5) * aside_mm,
+        brightness=random.uniform(0.8, 1.2),
+    )
+    facet = FacetOvergrowth(random.uniform(1, 3) + 6 * size, half_height_mm=random.uniform(7, 14), side=side)
+    return ((herniation,), (facet,), (herniation, facet))[random.randint(3)]
+
+
 _DRAWN: Mapping[str, Callable[[np.random.RandomState, LevelSite, float], tuple[Lesion, ...]]] = {
     "degeneration": lambda random, site, share: (),
     "bulge": _bulge,
@@ -162,4 +180,5 @@ _DRAWN: Mapping[str, Callable[[np.random.RandomState, LevelSite, float], tuple[L
     "stenosis": _stenosis,
     "lipomatosis": _lipomatosis,
     "listhesis": _listhesis,
+    "lateral": _lateral,
 }

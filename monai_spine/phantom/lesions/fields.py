@@ -32,6 +32,7 @@ _MOVED_DISC_MM = 11.0
 _MOVED_LIGAMENT_MM = 1.6
 _MOVED_FLAVUM_MM = 4.0
 _LEAST_KEPT = 0.06
+_FACETS_ASIDE_MM = 8.5
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ class Local:
 
 def canal_walls(at: Local, site: LevelSite) -> tuple[Tensor, Tensor]:
     """Where the canal's front wall lies behind the origin, and its depth: the discs' margin bends to the front at the sides, the
-    arch narrows the canal there."""
+    arch narrows the canal there, most of all where the facets stand beside the sac, behind the recesses."""
     if at.walls is not None:
         return at.walls
     front, back = site.borders_at(at.up)
     beyond = (at.aside.abs() - 10.0).clamp_min(0.0)
     square = at.aside**2
-    depth = (back - front).clamp_min(4.0) * (1 - 0.35 * square / (square + 100.0))
+    facets = 0.3 * bump(at.aside.abs() - _FACETS_ASIDE_MM, 4.0)
+    depth = (back - front).clamp_min(4.0) * (1 - 0.35 * square / (square + 100.0) - facets)
     return front - 0.08 * beyond**2, depth
 
 

@@ -214,7 +214,7 @@ class FacetOvergrowth(_ArchPush):
     covered: ClassVar[float] = 0.55
 
     def across(self, aside: Tensor) -> Tensor:
-        return bump(aside - (12.0 if self.side is Side.RIGHT else -12.0), 6.0)
+        return bump(aside - (13.0 if self.side is Side.RIGHT else -13.0), 7.5)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from monai_spine.phantom.lesions.fields import Local, canal_walls
 from monai_spine.phantom.lesions.plans import LevelLesions, pull_points
 from monai_spine.phantom.lesions.profiles import ASIDE_MM, BEHIND_MM, ROWS_MM, contrast_of, csf_within, first_and_last, sac_patch
 from monai_spine.phantom.lesions.sites import LevelSite
+from monai_spine.phantom.readers import latent_of_narrowing
 
 __all__ = ["CanalLoss", "measure_losses", "severity_of_share"]
 
@@ -44,8 +44,7 @@ class CanalLoss:
     @property
     def latent(self) -> float:
         """The phantom's latent of this share: 0 at a third, 1 at two thirds, held within a share of 0.02 and 0.98."""
-        held = min(max(self.share, 0.02), 0.98)
-        return 0.5 + math.log(held / (1 - held)) / math.log(4)
+        return latent_of_narrowing(min(max(self.share, 0.02), 0.98))
 
     @property
     def severity(self) -> Severity:
