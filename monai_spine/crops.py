@@ -206,16 +206,18 @@ def project_to_slice(point_ras_mm: Point, volume: Volume) -> Point:
     return float(r), float(a), float(s)
 
 
-def neighbourhood(volume: Volume, center_ras_mm: Point, *, radius_mm: Triple) -> Volume:
-    """A copy of the stored voxels around a point, so that crops near it can be cut without the rest of the scan.
+def neighbourhood(volume: Volume, *centers_ras_mm: Point, radius_mm: Triple) -> Volume:
+    """A copy of the stored voxels around a point, or around all of several, so that crops near them can be cut without the rest.
 
     Args:
         volume: Scan, its array of any type or memory-mapped; the type is kept.
-        center_ras_mm: Centre, RAS+ mm.
-        radius_mm: How far it reaches at least along the scan's own axes nearest to R, A, S.
+        centers_ras_mm: Centres, RAS+ mm.
+        radius_mm: How far it reaches at least from each along the scan's own axes nearest to R, A, S.
     """
-    block = crop_affine(volume.affine, center_ras_mm, size_mm=_triple(4 * np.asarray(radius_mm)), shape=(2, 2, 2))
-    low, high = _bounds(invert_affine(volume.affine) @ block, (2, 2, 2), margin=1.5, array_shape=volume.array.shape)
+    size_mm = _triple(4 * np.asarray(radius_mm))
+    blocks = np.stack([crop_affine(volume.affine, center, size_mm=size_mm, shape=(2, 2, 2)) for center in centers_ras_mm])
+    ends = _bounds(invert_affine(volume.affine) @ blocks, (2, 2, 2), margin=1.5, array_shape=volume.array.shape)
+    low, high = ends[0].min(axis=0), ends[1].max(axis=0)
     affine = volume.affine.copy()
     affine[:3, 3] = apply_affine(volume.affine, low)
     cut = np.array(volume.array[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))], order="C")

@@ -115,6 +115,16 @@ def test_a_neighbourhood_gives_the_same_crop_as_the_whole_scan() -> None:
     np.testing.assert_allclose(part.array, whole.array, atol=0.02)
 
 
+def test_what_lies_around_several_points_gives_the_crops_at_each_of_a_tilted_scan() -> None:
+    volume = ramp(sagittal_affine(20.0))
+    centers = [tuple(apply_affine(volume.affine, index)) for index in ((55, 50, 8), (70, 90, 8))]
+    near = neighbourhood(volume, *centers, radius_mm=(14.0, 24.0, 24.0))
+    assert near.array.size < volume.array.size
+    for center in centers:
+        whole, part = (crop_block(scan, center, size_mm=SIZE, shape=SHAPE) for scan in (volume, near))
+        np.testing.assert_allclose(part.array, whole.array, atol=0.02)
+
+
 def test_a_point_moves_along_the_normal_onto_the_nearest_slice() -> None:
     volume = ramp(sagittal_affine())
     assert project_to_slice((3.0, 1.0, 2.0), volume) == pytest.approx((2.0, 1.0, 2.0))

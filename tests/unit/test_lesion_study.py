@@ -26,7 +26,7 @@ from monai_spine.training.grading_crops import items_of
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bases")
-    return prepare_phantom(out, splits={"training": 2, "validation": 1}, seed=9, max_matrix=256).parent
+    return prepare_phantom(out, splits={"training": 1, "validation": 1}, seed=9, max_matrix=224).parent
 
 
 @pytest.fixture(scope="module")

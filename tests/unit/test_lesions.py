@@ -137,6 +137,18 @@ def test_one_slice_shows_what_the_middle_slice_of_the_volume_shows() -> None:
     assert single.losses[here.level].midline_share == pytest.approx(whole.losses[here.level].midline_share, abs=0.01)
 
 
+@pytest.mark.parametrize("lesion", [Bulge(6.0), Protrusion(7.0), Protrusion(7.0, aside_mm=7.0), Extrusion(8.0, aside_mm=-10.0)])
+def test_of_one_slice_what_is_lost_beside_it_counts_as_in_the_volume(lesion: Lesion) -> None:
+    image, affine = column()
+    here = site_of()
+    middle = affine.copy()
+    middle[0, 3] = 0.0
+    plan = [LevelLesions(here, (lesion,))]
+    single, whole = (simulate_lesions(*scan, plan).losses[here.level] for scan in ((image[4:5], middle), (image, affine)))
+    assert single.share == pytest.approx(whole.share, abs=0.05)
+    assert abs(single.share - single.midline_share) > 0.02
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("lesion", [Protrusion(6.0, aside_mm=-7.0), FacetOvergrowth(5.0, side=Side.LEFT)])
 def test_left_stays_left_in_any_storage_order(lesion: Lesion, axis: int) -> None:

@@ -211,9 +211,6 @@ def _row(name: str, entry: LevelLesions, family: str, loss: CanalLoss) -> Row:
 
 def _save(volume: Volume, canals: Mapping[Level, Point], role: str, path: Path) -> None:
     """Keep what lies around the canal."""
-    points = np.array(list(canals.values()))
-    low, high = points.min(axis=0), points.max(axis=0)
-    (r, a, s), (across, along, up) = (low + high) / 2, (high - low) / 2 + np.array(_AROUND_MM[role])
-    kept = neighbourhood(volume, (r, a, s), radius_mm=(across, along, up))
+    kept = neighbourhood(volume, *canals.values(), radius_mm=_AROUND_MM[role])
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(kept.array, kept.affine), path)

@@ -127,8 +127,9 @@ def _extrusion(random: np.random.RandomState, site: LevelSite, share: float) -> 
 
 
 def _aside(random: np.random.RandomState) -> float:
-    """Central, or to one side."""
-    return float(np.clip(random.normal(0, 3.5), -7, 7))
+    """Central, or as often beside the midline, where the longitudinal ligament is weaker."""
+    aside, side = random.normal(0, 2.5), random.choice([-1.0, 1.0])
+    return float(side * random.uniform(4, 13) if random.random_sample() < 0.5 else np.clip(aside, -7, 7))
 
 
 def _stenosis(random: np.random.RandomState, site: LevelSite, share: float) -> tuple[Lesion, ...]:

@@ -22,6 +22,7 @@ __all__ = ["CanalLoss", "measure_losses", "severity_of_share"]
 
 _NEAR_DISC_MM = 10.0
 _LEAST_DEPTH_MM = 3.0
+_LEAST_KEPT = 0.06
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class CanalLoss:
     """What the sac lost at one level, measured on the image before and after.
 
     Attributes:
-        share: Of the sac's section at its narrowest, against the same place before; of its depth where one plane shows it.
+        share: Of the sac's section at its narrowest, against the same place before. Where one plane alone shows the sac, what
+            it shows is measured, and what is lost beside it follows from the displacement.
         midline_share: Of its depth in the midline.
         planes: Sagittal planes, 4 mm apart, in which the sac was measured.
         depth_before_mm, depth_after_mm: In the midline, where it is narrowest afterwards.
@@ -72,13 +74,9 @@ def _loss(before: Tensor, after: Tensor, affine: Affine, site: LevelSite, plan: 
     points = np.asarray(frame.origin_ras_mm) + np.outer(ASIDE_MM, frame.right)
     planes = [aside for aside, inside in zip(ASIDE_MM, lies_inside(points, affine, before.shape), strict=True) if inside]
     aside = torch.tensor(planes or [0.0])
-    grid = torch.meshgrid(aside, ROWS_MM, BEHIND_MM, indexing="ij")
-    at = Local(grid[0], grid[2], grid[1])
     widths = []
     for image, chain in ((before, ()), (after, plan)):
-        pulled = pull_points(at, chain, frame=frame)
-        front, depth = canal_walls(pulled, site)
-        expected = first_and_last((pulled.behind > front) & (pulled.behind < front + depth), BEHIND_MM)
+        expected = _expected(site, aside, chain)
         found = csf_within(contrast_of(sac_patch(image, affine, frame, aside.tolist()), site.wall, site.csf), expected)
         widths.append(_smoothed((found[1] - found[0]).clamp_min(0.0)))
     near = (ROWS_MM - site.disc_up_mm).abs() <= _NEAR_DISC_MM
@@ -88,6 +86,8 @@ def _loss(before: Tensor, after: Tensor, affine: Affine, site: LevelSite, plan: 
     section = [width[full][:, near].sum(0) for width in widths]
     midline = [width[middle, near] for width in widths]
     narrowest = int((midline[1] / midline[0].clamp_min(1.0)).argmin())
+    if len(aside) == 1:
+        section[1] = section[1] * _beside(site, plan)[near]
     return CanalLoss(
         share=_lost(*section),
         midline_share=_lost(*midline),
@@ -95,6 +95,22 @@ def _loss(before: Tensor, after: Tensor, affine: Affine, site: LevelSite, plan: 
         depth_before_mm=float(midline[0][narrowest]),
         depth_after_mm=float(midline[1][narrowest]),
     )
+
+
+def _expected(site: LevelSite, aside: Tensor, plan: Sequence[LevelLesions]) -> tuple[Tensor, Tensor]:
+    """Front and back of the sac (planes, rows) under lesions, by how tissue moved."""
+    grid = torch.meshgrid(aside, ROWS_MM, BEHIND_MM, indexing="ij")
+    pulled = pull_points(Local(grid[0], grid[2], grid[1]), plan, frame=site.frame)
+    front, depth = canal_walls(pulled, site)
+    return first_and_last((pulled.behind > front) & (pulled.behind < front + depth), BEHIND_MM)
+
+
+def _beside(site: LevelSite, plan: Sequence[LevelLesions]) -> Tensor:
+    """How much more of the sac's section than of its depth in the midline each row keeps, by how tissue moved."""
+    aside = torch.tensor(ASIDE_MM)
+    depths = [back - front for front, back in (_expected(site, aside, chain) for chain in ((), plan))]
+    kept, middle = depths[1] / depths[0].clamp_min(1.0), int(aside.abs().argmin())
+    return depths[1].sum(0) / depths[0].sum(0).clamp_min(1.0) / kept[middle].clamp_min(_LEAST_KEPT)
 
 
 def _lost(before: Tensor, after: Tensor) -> float:
