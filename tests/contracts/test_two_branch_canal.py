@@ -156,7 +156,7 @@ def test_training_and_inference_crops_agree(prepared: Path, bundles: Path) -> No
             crops.append(None if block is None else crop_block(block, point, size_mm=spec.size_mm, shape=spec.shape))
         views = Views(tuple(crops), tuple(spec.shape for spec in specs))
         fed = np.asarray(bundle.preprocessing({"image": torch.from_numpy(views.image)})["image"])
-        assert fed.shape == (2, 16, 56, 56)
+        assert fed.shape == (2, *specs[0].shape)
         assert [np.isnan(channel).all() for channel in fed] == [role not in item["files"] for role in ROLES]
         np.testing.assert_allclose(np.asarray(examples[at]["image"]), fed, atol=2e-3)
 
@@ -193,7 +193,7 @@ def test_the_packed_bundle_is_whole_and_says_where_it_comes_from(bundles: Path) 
     assert set(verify_bundle(bundle)) == {"models/model.pt", "models/model.ts"}
     assert (bundle.training_data, "made-up cylinders" in bundle.notice) == ("made-up cylinders", True)
     assert bundle.metadata["network_data_format"]["inputs"]["image"]["num_channels"] == 2
-    crops = torch.randn(3, 2, 16, 56, 56)
+    crops = torch.randn(3, 2, *crop_specs(bundle.config("crop"))[0].shape)
     crops[0, 0] = crops[1, 1] = float("nan")
     scripted = torch.jit.load(bundle.root / "models" / "model.ts")
     with torch.inference_mode():
@@ -205,7 +205,7 @@ def test_the_packed_bundle_is_whole_and_says_where_it_comes_from(bundles: Path) 
 def test_a_study_with_both_series_is_graded_on_both(whole: Analysis) -> None:
     assert (canal(whole)["status"], canal(whole)["reason"]) == ("graded", None)
     views = next(one.views for one in whole.result.grades if one.target.slug == "spinal_canal_stenosis_l3_l4")
-    assert [crop.array.shape for crop in views.crops] == [(16, 56, 56), (56, 56, 16)]
+    assert [crop.array.shape for crop in views.crops] == [(16, 88, 60), (88, 60, 16)]
 
 
 def test_a_study_without_axial_slices_is_graded_on_the_sagittal_ones(bundles: Path, whole: Analysis, tmp_path: Path) -> None:
