@@ -197,8 +197,9 @@ BUNDLES: tuple[GradingBundle, ...] = (
         where="the centre of the canal at the height of the disc",
         temperature=0.849,
         last_epochs="seven epochs at a learning rate of 0.0016 and six at 0.0012\n"
-        "on crops of 40 mm, then six at 0.0015 on those that show the disc too, on 657 replicas and 70 phantom studies, on copies of\n"
-        "329 of the replicas and three of each phantom study with simulated lesions, and on 1,140 copies of real pictures with lesions",
+        "on crops of 40 mm, then six at 0.0015 on those that show the disc too, on 657 replicas and 70 phantom studies,\n"
+        "on copies of 329 of the replicas and three of each phantom study with simulated lesions, and on 1,140 copies of\n"
+        "real pictures with lesions",
         referral=Referral(0.3216, _REFERS.format(findings="500", referred=6.6, rest=3.4, gone=64, all=7.4)),
     ),
     GradingBundle(
@@ -213,7 +214,8 @@ BUNDLES: tuple[GradingBundle, ...] = (
         where="the foramen: 16 mm (L1/L2) to 19 mm (L5/S1) to the side of the canal's centre (found by its fat)",
         temperature=1.137,
         last_epochs="eight epochs at a learning rate of 0.0016,\n"
-        "then five at 0.0012 on 329 replicas and 70 phantom studies, with copies of each (of the latter three) with simulated lesions",
+        "then five at 0.0012 on 329 replicas and 70 phantom studies, with copies of each (of the latter three) with\n"
+        "simulated lesions",
         referral=Referral(0.4286, _REFERS.format(findings="996", referred="8.0", rest=10.7, gone=51, all="14.0")),
     ),
     GradingBundle(
