@@ -108,12 +108,7 @@ def write_copy(base: Base, out: Path, name: str, drawing: np.random.RandomState)
         return None
     stored = f"volumes/{name}/{_SAGITTAL_T2}.nii"
     _save(replace(base.sagittal_t2, array=simulated.image.numpy()), base.canals, _SAGITTAL_T2, out / stored)
-    volumes, paths = [PreparedVolume(stored, _SAGITTAL_T2)], {}
-    for volume, scan in base.others:
-        paths[volume.image] = f"volumes/{name}/{Path(volume.image).name.partition('.')[0]}.nii"
-        changed = apply_lesions(torch.from_numpy(np.asarray(scan.array, np.float32)), scan.affine, plan)
-        _save(replace(scan, array=changed.numpy()), base.canals, volume.role, out / paths[volume.image])
-        volumes.append(PreparedVolume(paths[volume.image], volume.role))
+    others = _write_others(base, plan, out, name)
     shares = {
         entry.site.level: measured[entry.site.level].share if entry.lesions else 0.0
         for entry in plan
@@ -122,15 +117,26 @@ def write_copy(base: Base, out: Path, name: str, drawing: np.random.RandomState)
     case = replace(
         base.case,
         case=name,
-        volumes=tuple(volumes),
+        volumes=(PreparedVolume(stored, _SAGITTAL_T2), *others.values()),
         canals=base.canals,
-        targets=_canals_graded(base, plan, shares, stored) | _sides_graded(base, plan, paths),
+        targets=_canals_graded(base, plan, shares, stored) | _sides_graded(base, plan, others),
         degeneration=_discs_graded(base, drawn, shares),
         vertebrae={},
         schmorl_nodes={},
         estimated=(),
     )
     return case, [_row(name, entry, drawn[level], measured[level]) for entry in plan if (level := entry.site.level) in measured]
+
+
+def _write_others(base: Base, plan: Sequence[LevelLesions], out: Path, name: str) -> dict[str, PreparedVolume]:
+    """The other series with the same lesions, by the path of each without them."""
+    written = {}
+    for number, (volume, scan) in enumerate(base.others):
+        path = f"volumes/{name}/{volume.role}_{number}.nii"
+        changed = apply_lesions(torch.from_numpy(np.asarray(scan.array, np.float32)), scan.affine, plan)
+        _save(replace(scan, array=changed.numpy()), base.canals, volume.role, out / path)
+        written[volume.image] = PreparedVolume(path, volume.role)
+    return written
 
 
 def _planned(base: Base, image: torch.Tensor, drawing: np.random.RandomState) -> tuple[list[LevelLesions], dict[Level, str]]:
@@ -178,14 +184,15 @@ def _canals_graded(
     return found
 
 
-def _sides_graded(base: Base, plan: Sequence[LevelLesions], paths: Mapping[str, str]) -> dict[Target, PreparedTarget]:
+def _sides_graded(base: Base, plan: Sequence[LevelLesions], others: Mapping[str, PreparedVolume]) -> dict[Target, PreparedTarget]:
     """The recesses and foramina of a copy: those that a lesion reaches by what it leaves of them, the others as they were."""
     found = {}
     for target, before in base.case.targets.items() if base.others else ():
         if target.side is None or target.level not in base.frames:
             continue
         kept = kept_space(target, before.point_ras_mm, base.frames, plan)
-        moved = replace(before, image=paths.get(before.image or ""))
+        marked = others.get(before.image or "")
+        moved = replace(before, image=None if marked is None else marked.image)
         if kept > 0.999:
             found[target] = moved
         elif (after := graded(target, before, kept)) is not None:

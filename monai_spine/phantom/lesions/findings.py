@@ -90,11 +90,11 @@ def kept_space(target: Target, point_ras_mm: Point, frames: Mapping[Level, Colum
     recess = target.condition is Condition.SUBARTICULAR_STENOSIS
     half = _RECESS_HALF_MM if recess else _FORAMEN_HALF_MM
     right, front, up = frame.offset_mm(point_ras_mm, None)
-    reach = (half[0], half[1] + _FARTHEST_MM, half[2]) if recess else (half[0], half[1] + _FARTHEST_MM, 1.5 * half[2])
-    axes = [middle + _around(size) for middle, size in zip((right, -front, up), reach, strict=True)]
-    before = Local(*torch.meshgrid(*axes, indexing="ij"))
+    middle = (right, -front, up)
+    reach = (half[0], half[1] + _FARTHEST_MM, half[2] * (1.0 if recess else 1.5))
+    before = Local(*torch.meshgrid(*(at + _around(size) for at, size in zip(middle, reach, strict=True)), indexing="ij"))
     after = pull_points(before, active, frame=frame)
-    left = [_sections(at, (right, -front, up), half, recess=recess) for at in (before, after)]
+    left = [_sections(at, middle, half, recess=recess) for at in (before, after)]
     kept = (left[1] / left[0]).unfold(0, int(_SLICE_MM / _STEP_MM), 1).mean(1)
     return float(kept.min().clamp(0.0, 1.0))
 
