@@ -251,7 +251,7 @@ def _summary(result: StudyResult) -> str:
     graded = sum(grade.status == "graded" for grade in result.grades)
     if result.picture_affine is not None:
         discs = sum(found.schmorl_node is not None for found in result.degeneration)
-        return f"{discs} discs and {len(result.degeneration) - discs} vertebrae graded"
+        return f"{discs} discs, {len(result.degeneration) - discs} vertebrae and {graded} canals graded"
     return "; ".join([f"{graded} of {len(result.grades)} findings graded", *common_reasons(one.reason for one in result.grades)])
 
 

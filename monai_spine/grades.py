@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from monai_spine.volume import Volume
     from monai_spine.weights import Bundle
 
-__all__ = ["SINGLE_SLICE", "Grade", "Grader", "grade_targets", "load_grader", "referred"]
+__all__ = ["SINGLE_SLICE", "Grade", "Grader", "grade_targets", "load_grader", "referred", "single_slice_flags"]
 
 SINGLE_SLICE = "single_slice"
 """The flag of a finding that was graded on one slice alone, such as a picture."""
@@ -162,6 +162,12 @@ def grade_targets(
         for at, probabilities in zip(waiting, grader.probabilities(crops), strict=True):
             grades[at] = replace(grades[at], status="graded", probabilities=probabilities)
     return tuple(grades)
+
+
+def single_slice_flags(grades: Iterable[Grade]) -> tuple[str, ...]:
+    """What a reader of a study should know where conditions were graded on one slice alone, in words."""
+    conditions = dict.fromkeys(grade.target.condition for grade in grades if SINGLE_SLICE in grade.flags)
+    return tuple(f"{condition.label} was graded on one slice: what lies beside it was not seen" for condition in conditions)
 
 
 def referred(grades: Iterable[Grade], graders: Mapping[Condition, Grader]) -> tuple[Grade, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from monai_spine.anatomy import TARGETS
 from monai_spine.degeneration import Degeneration
 from monai_spine.geometry import Affine
-from monai_spine.grades import Grade
+from monai_spine.grades import Grade, single_slice_flags
 from monai_spine.level_inference import localize_levels
 from monai_spine.level_pictures import look_at_picture
 from monai_spine.levels import Levels
@@ -86,7 +86,11 @@ def analyze_study(path: Path, *, models: Models, settings: Settings | None = Non
             series=read.roles,
             levels=levels,
             grades=grades,
-            flags=(*read.flags, *frame_flags(study, read.roles, levels.levels[0].series_instance_uid)),
+            flags=(
+                *read.flags,
+                *frame_flags(study, read.roles, levels.levels[0].series_instance_uid),
+                *single_slice_flags(grades),
+            ),
             provenance=provenance_of(_run(read, models), settings.to_json()) | {"device": models.device, "seconds": seconds},
             picture_affine=_picture_affine(read),
             degeneration=degeneration,

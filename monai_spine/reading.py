@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from monai_spine.errors import SeriesSelectionError, StudyError, UnreadableInputError, VolumeGeometryError
 from monai_spine.series import Role, SeriesRole, assign_roles, used_series
@@ -21,6 +22,9 @@ LOCALIZED_ON = (Role.SAGITTAL_T2, Role.SAGITTAL_T1, Role.SAGITTAL)
 
 MIN_EXTENT_MM, MAX_EXTENT_MM = 40.0, 2000.0
 """A scan must show two neighbouring discs; no scanner is longer than two metres."""
+
+_BRIGHTEST_MEAN = 0.5
+"""Of a picture's grey values from darkest to brightest: 147 T2 pictures have 0.07 to 0.35, their negatives 0.65 to 0.93."""
 
 Volumes = Mapping[Role, tuple[Volume, ...]]
 
@@ -91,9 +95,21 @@ def _read_picture(study: Study, settings: Settings, *, takes_pictures: bool) -> 
             "level can be placed in space. Give the DICOM study or a NIfTI volume that the picture was taken from, or with "
             "--bundles a folder that has a bundle for pictures."
         )
+    _refuse_negative(study.source, picture)
     roles = tuple(replace(role, used=True) for role in _roles(study, settings, {}))
     why = "a single picture, without millimetres and other slices, does not show it"
-    return ReadSeries(roles, {Role.PICTURE: (picture_volume(picture, 1.0),)}, dict.fromkeys(Role, why), ())
+    unseen: dict[Role, str] = {role: why for role in Role if role is not Role.SAGITTAL_T2}
+    return ReadSeries(roles, {Role.PICTURE: (picture_volume(picture, 1.0),)}, unseen, ())
+
+
+def _refuse_negative(source: str, picture: npt.NDArray[np.float32]) -> None:
+    """Refuse a picture that is mostly bright, as no T2 image is: air, bone and ligament are dark."""
+    low, high = np.percentile(picture, [0.5, 99.5])
+    if np.mean((np.clip(picture, low, high) - low) / max(high - low, 1e-6)) > _BRIGHTEST_MEAN:
+        raise UnreadableInputError(
+            f"{source} is mostly bright, as no T2 image is: a negative, or a page with white around the image. "
+            "Turn black and white round, or cut the margins off."
+        )
 
 
 def _roles(study: Study, settings: Settings, failures: Mapping[str, StudyError]) -> tuple[SeriesRole, ...]:

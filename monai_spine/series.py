@@ -180,9 +180,17 @@ def _judge(series: Series, label: str | None, *, listed: bool) -> _Candidate:
 
 
 def _unweighted(study: Study, nifti_role: Role | None) -> _Candidate:
-    """A NIfTI file or picture: its role is given, or unknown."""
+    """A NIfTI file or picture: its role is given, or unknown.
+
+    Raises:
+        SeriesSelectionError: A picture is said to be anything but sagittal T2.
+    """
     series = study.series[0]
     if study.kind == "picture":
+        if nifti_role not in (None, Role.SAGITTAL_T2):
+            raise SeriesSelectionError(
+                f"{study.source} is a picture: it is read as mid-sagittal T2, and cannot be {nifti_role.label}. Leave --role out."
+            )
         return _Candidate(series, Facts(), Role.PICTURE, "a picture: no geometry and no weighting is known")
     if nifti_role is not None:
         return _Candidate(series, Facts(), nifti_role, f"{nifti_role.label} as given by --role")

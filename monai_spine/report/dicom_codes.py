@@ -11,10 +11,12 @@ from pydicom.sr.coding import Code
 from monai_spine.anatomy import Condition, Level, Severity, Side, Vertebra
 
 __all__ = [
+    "GRADED_ON",
     "NOT_ASSESSABLE",
     "READER_DECISION",
     "REFERRED",
     "SCHEME",
+    "SINGLE_SLICE",
     "condition_code",
     "level_code",
     "probability_code",
@@ -31,6 +33,8 @@ def _private(slug: str, meaning: str) -> Code:
 
 
 NOT_ASSESSABLE = _private("not_assessable", "Not assessable")
+GRADED_ON = _private("graded_on", "What the grade was given on")
+SINGLE_SLICE = _private("single_slice", "One slice alone: what lies beside it was not seen")
 READER_DECISION = _private("reader_decision", "Decision left to a reader")
 REFERRED = _private("referral", "Referred to a reader: the grader is less sure than its threshold")
 

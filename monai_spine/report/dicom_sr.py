@@ -1,7 +1,8 @@
 """The findings as a DICOM Structured Report: TID 1500 Measurement Report, one group (TID 1410) per graded target at its point.
 
-A target that could not be graded has a group without a point, whose evaluation says so. One that is referred to a reader has a
-second evaluation, which says that.
+A target that could not be graded has a group without a point, whose evaluation says so, and a comment with the reason. One that
+is referred to a reader, or was graded on one slice, has another evaluation, which says that. What the report is not for, and what
+its graders have learnt from, stands in a comment.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydicom.uid import generate_uid
 from monai_spine import __version__
 from monai_spine.anatomy import Severity
 from monai_spine.geometry import lps_from_ras
+from monai_spine.grades import SINGLE_SLICE
 from monai_spine.referral import REFERRAL
 from monai_spine.report import dicom_codes
 from monai_spine.report.dicom_source import MANUFACTURER, SourceSeries, equipment, highdicom_modules
@@ -48,6 +50,7 @@ def write_sr(result: StudyResult, headers: Mapping[str, SourceSeries], path: Pat
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=images,
     )
+    _comment(hd, report, result.notice)
     maker = equipment()
     document = hd.sr.Comprehensive3DSR(
         evidence=images,
@@ -65,6 +68,13 @@ def write_sr(result: StudyResult, headers: Mapping[str, SourceSeries], path: Pat
     document.ManufacturerModelName = maker["manufacturer_model_name"]
     document.SoftwareVersions = maker["software_versions"]
     document.save_as(path)
+
+
+def _comment(hd: Any, container: Any, text: str) -> None:
+    """Add a text to a report or to a group of it."""
+    contains = hd.sr.RelationshipTypeValues.CONTAINS
+    item = hd.sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=contains)
+    container[0].ContentSequence.append(item)
 
 
 def _context(hd: Any) -> Any:
@@ -94,17 +104,24 @@ def _group(hd: Any, grade: Grade, headers: Mapping[str, SourceSeries]) -> Any:
     }
     source = headers.get(grade.series_instance_uid or "")
     if grade.point_ras_mm is None or source is None or grade.severity is None:
-        return hd.sr.MeasurementsAndQualitativeEvaluations(**about)
+        group = hd.sr.MeasurementsAndQualitativeEvaluations(**about)
+        if grade.reason:
+            _comment(hd, group, grade.reason)
+        return group
     point = np.asarray([lps_from_ras(grade.point_ras_mm)])
     region = hd.sr.ImageRegion3D(hd.sr.GraphicTypeValues3D.POINT, point, frame_of_reference_uid=source.frame_of_reference_uid)
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **about)
 
 
 def _evaluations(hd: Any, grade: Grade) -> list[Any]:
-    """The severity, and whether a reader should decide."""
+    """The severity, and whether it was given on one slice, and whether a reader should decide."""
     severity = dicom_codes.NOT_ASSESSABLE if grade.severity is None else dicom_codes.severity_code(grade.severity)
-    referred = [(dicom_codes.READER_DECISION, dicom_codes.REFERRED)] if REFERRAL in grade.flags else []
-    return [hd.sr.QualitativeEvaluation(name, value) for name, value in ((codes.SCT.Severity, severity), *referred)]
+    said = {
+        SINGLE_SLICE: (dicom_codes.GRADED_ON, dicom_codes.SINGLE_SLICE),
+        REFERRAL: (dicom_codes.READER_DECISION, dicom_codes.REFERRED),
+    }
+    flagged = [evaluation for flag, evaluation in said.items() if flag in grade.flags]
+    return [hd.sr.QualitativeEvaluation(name, value) for name, value in ((codes.SCT.Severity, severity), *flagged)]
 
 
 def _probabilities(hd: Any, grade: Grade) -> list[Any]:

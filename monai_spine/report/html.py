@@ -237,13 +237,14 @@ def _worst(rows: Mapping[Level, list[Cell]]) -> list[tuple[Severity, list[Cell]]
 def _referrals(
     rows: Mapping[Level, list[Cell]], bundles: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Condition, list[Cell], Mapping[str, Any]]]:
-    """Each condition that is referred above some risk: what a reader should decide of it, and the section of its bundle."""
+    """Each graded condition that is referred above some risk: what a reader should decide, and the section of its bundle."""
     sections = {str(bundle["name"]): bundle["referral"] for bundle in bundles if bundle.get("referral")}
+    graded = {cell.target.condition for level in LEVELS for cell in rows[level] if cell.percent is not None}
     cells = [cell for level in LEVELS for cell in rows[level] if cell.referral]
     found = []
     for condition in Condition:
         section = next((section for name, section in sections.items() if name.startswith(condition.slug)), None)
-        if section is not None:
+        if section is not None and condition in graded:
             found.append((condition, [cell for cell in cells if cell.target.condition is condition], section))
     return found
 

@@ -138,6 +138,8 @@ def test_a_picture_is_analysed_from_end_to_end(picture: tuple[Path, dict[str, np
     page = (folder / "report.html").read_text()
     assert "not validated for clinical use" in page
     assert page.count("Canal at") == 1
+    assert set(re.findall(r'href="#(\w+)"', page)) <= set(re.findall(r'id="(\w+)"', page))
+    assert "graded on one slice" in "; ".join(content["flags"])
     graded = [*content["disc_grades"], *content["vertebra_grades"]]
     worn = any(entry["grade"] != "normal" or entry.get("schmorl_node", 0.0) > 0.5 for entry in graded)
     assert ("<b>Degeneration:</b>" in page, "<b>No degeneration</b>" in page) == (worn, not worn)

@@ -16,11 +16,14 @@ from report_cases import UIDS, body_map, case
 from monai_spine.anatomy import DISCS, TARGETS, Condition, Level, Severity, Side, Target, Vertebra
 from monai_spine.errors import OutputError
 from monai_spine.geometry import apply_affine, lps_from_ras
+from monai_spine.grades import SINGLE_SLICE
+from monai_spine.level_doubts import Doubt
 from monai_spine.levels import BODY_VALUES
 from monai_spine.report import check_formats, write_result
 from monai_spine.report.dicom_codes import SCHEME, condition_code, level_code, probability_code, severity_code, vertebra_code
 from monai_spine.report.dicom_source import read_headers
 from monai_spine.report.writing import OutputFormatError
+from monai_spine.result import RESEARCH_NOTICE
 
 hd = pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 
@@ -121,6 +124,32 @@ def test_a_target_without_a_grade_says_so_and_has_no_point(written: Path) -> Non
     group = groups["left_subarticular_stenosis_l1_l2"]
     assert group.get_qualitative_evaluations()[0].value.meaning == "Not assessable"
     assert group.get_measurements() == []
+    assert [item.TextValue for item in group[0].ContentSequence if item.ValueType == "TEXT" and "block" in item.TextValue] == [
+        "only 33 % of its 64 × 64 × 32 mm block lies inside the scan (at least 50 % is needed)"
+    ]
+
+
+def test_a_finding_on_one_slice_has_an_evaluation_that_says_so(tmp_path: Path) -> None:
+    result, images = case()
+    seen = Doubt(SINGLE_SLICE, "graded on one slice: what lies beside it was not seen", Level.L4_L5)
+    grades = tuple(replace(grade, doubts=(seen,)) if grade.target.level is Level.L4_L5 else grade for grade in result.grades)
+    files = {f"{uid}.{number}": write_slice(tmp_path, uid, number) for uid in UIDS.values() for number in range(3)}
+    write_result(replace(result, grades=grades), replace(images, dicom_files=files), tmp_path / "out", formats=("sr",))
+    groups = hd.sr.srread(tmp_path / "out" / "dicom" / "report.dcm").content.get_planar_roi_measurement_groups()
+    said = {
+        group.tracking_identifier
+        for group in groups
+        for one in group.get_qualitative_evaluations()
+        if "slice" in one.value.meaning
+    }
+    assert said == {target.slug for target in TARGETS if target.level is Level.L4_L5}
+
+
+def test_the_report_says_what_it_is_not_for_and_what_its_graders_have_learnt_from(written: Path) -> None:
+    document = pydicom.dcmread(written / "report.dcm")
+    said = [item.TextValue for item in document.ContentSequence if item.ValueType == "TEXT"]
+    assert case()[0].notice in said
+    assert RESEARCH_NOTICE in case()[0].notice
 
 
 def test_a_finding_that_is_left_to_a_reader_has_an_evaluation_that_says_so(written: Path) -> None:

@@ -280,7 +280,9 @@ def test_a_nifti_of_one_slice_is_graded_where_it_is_said_to_be_sagittal_t2(tmp_p
     nib.save(scan.slicer[middle : middle + 1], tmp_path / "one.nii")
     with pytest.raises(VolumeGeometryError, match="of a single mid-sagittal slice, say with --role what it is"):
         analyze(tmp_path / "one.nii", models=models)
-    grades = analyze(tmp_path / "one.nii", models=models, settings=Settings(nifti_role="sagittal_t2")).result.grades
+    result = analyze(tmp_path / "one.nii", models=models, settings=Settings(nifti_role="sagittal_t2")).result
+    assert "spinal canal stenosis was graded on one slice: what lies beside it was not seen" in result.flags
+    grades = result.grades
     seen = {grade.flags for grade in grades if grade.status == "graded"}
     assert {grade.target.condition for grade in grades if grade.status == "graded"} == {Condition.SPINAL_CANAL_STENOSIS}
     assert all("single_slice" in flags for flags in seen)

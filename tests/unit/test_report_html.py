@@ -142,6 +142,12 @@ def test_without_a_threshold_nothing_is_said_of_referral() -> None:
     assert "Referral" not in html
 
 
+def test_of_a_condition_that_was_not_graded_nothing_is_said_of_referral() -> None:
+    left = tuple(grade for grade in case()[0].grades if grade.target.side is not None)
+    _, page = page_of(grades=left)
+    assert "expected risk above" not in page.text
+
+
 def test_what_was_not_graded_says_why() -> None:
     _, page = page_of()
     assert "only 33 % of its 64 × 64 × 32 mm block lies inside the scan" in page.text
