@@ -56,7 +56,7 @@ class _Group(TyperGroup):
         except KeyboardInterrupt as error:
             how = (
                 "The same command goes on"
-                if ctx.invoked_subcommand == "compare"
+                if ctx.invoked_subcommand == "compare" or "lesions" in sys.argv
                 else "Finished studies are kept: go on with --resume"
             )
             _fail(ctx, error, f"Interrupted. {how}.", INTERRUPTED)

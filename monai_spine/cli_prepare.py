@@ -123,7 +123,7 @@ def prepare_lesions(
     data: Data,
     output: Output,
     copies: Annotated[int, typer.Option(min=1, help="Copies of each scan, each with other lesions.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes the lesions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes the lesions.")] = 0,
     jobs: Jobs = 1,
     quiet: Quiet = False,
     debug: Debug = False,

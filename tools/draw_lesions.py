@@ -89,7 +89,7 @@ def axial(image: torch.Tensor, affine: Affine, site: LevelSite) -> np.ndarray:
     """An axial picture (front, aside) at the height of the disc, in the disc's plane."""
     frame = site.frame
     aside, front = np.arange(40.0, -40.0, -_STEP_MM), np.arange(-32.0, 48.0, _STEP_MM)
-    origin = np.asarray(frame.origin_ras_mm) + site.disc_up_mm * frame.up
+    origin = np.asarray(frame.origin_ras_mm) + site.margin_up_mm * frame.up
     points = origin + aside[None, :, None] * frame.right + front[:, None, None] * frame.front
     return np.asarray(sample_points(image, affine, torch.from_numpy(points)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_spine.anatomy import DISC_GRADES, DISCS, VERTEBRA_GRADES
@@ -52,6 +53,8 @@ def _check_case(case: PreparedCase, study: str) -> None:
     wrong = next(
         (f"the point of {name} is {point}, which is no place" for name, point in _points(case) if not _is_place(point)), ""
     )
+    if case.case in ("", "..") or Path(case.case).name != case.case:
+        wrong = "its name is no plain name of a file"
     images = {None, *(volume.image for volume in case.volumes)}
     stray = next((target for target, found in case.targets.items() if found.image not in images), None)
     if stray is not None:

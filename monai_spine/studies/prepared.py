@@ -25,6 +25,8 @@ __all__ = [
     "PreparedTarget",
     "PreparedVolume",
     "Shares",
+    "case_from_json",
+    "case_to_json",
     "read_datalist",
     "summary_of",
     "write_datalist",
@@ -195,11 +197,12 @@ def _to_json(datalist: Datalist) -> dict[str, Any]:
         "study": datalist.study,
         "source": datalist.source,
         "splits": {name: list(members) for name, members in datalist.splits.items()},
-        "cases": [_case_to_json(case) for case in datalist.cases],
+        "cases": [case_to_json(case) for case in datalist.cases],
     }
 
 
-def _case_to_json(case: PreparedCase) -> dict[str, Any]:
+def case_to_json(case: PreparedCase) -> dict[str, Any]:
+    """A case as a data list holds it."""
     return {
         "case": case.case,
         "patient": case.patient,
@@ -233,11 +236,12 @@ def _case_to_json(case: PreparedCase) -> dict[str, Any]:
 
 def _from_json(document: Mapping[str, Any], root: Path) -> Datalist:
     splits = {str(name): tuple(str(member) for member in members) for name, members in document["splits"].items()}
-    cases = tuple(_case_from_json(case) for case in document["cases"])
+    cases = tuple(case_from_json(case) for case in document["cases"])
     return Datalist(str(document["study"]), str(document["source"]), root, cases, splits)
 
 
-def _case_from_json(case: Mapping[str, Any]) -> PreparedCase:
+def case_from_json(case: Mapping[str, Any]) -> PreparedCase:
+    """The case that `case_to_json` wrote."""
     volumes = tuple(_volume_from_json(volume) for volume in case["volumes"])
     return PreparedCase(
         case=str(case["case"]),

@@ -36,13 +36,17 @@ class RandSimulateLesiond(Randomizable, MapTransform):
     Where the image shows no sac at this level, or one that is narrow already, nothing is changed, and `lesion` holds only
     `level` and `refused`, the reason.
 
+    Where only discs are marked, as on pictures, `monai_spine.phantom.lesions.find_canals` finds the canals. Which discs are
+    normal bases by their grades, `base_levels` says; give only those as `level`.
+
     Args:
         keys: Images; the first is sagittal T2, on which the sac is measured. The others get the same lesion in world coordinates.
         discs_key, canals_key: Points by level: `{"L4/L5": (r, a, s)}`.
         level_key: The level, or several.
         prob: Chance that an example is changed; elsewhere `lesion` holds `level` alone.
         shares: Least and largest share of the sac's depth to take, drawn evenly.
-        weights: How often each family of lesions is drawn; see `monai_spine.phantom.lesions.FAMILIES`.
+        weights: How often each family of lesions is drawn, such as `{"bulge": 1, "extrusion": 2}`; default:
+            `monai_spine.phantom.lesions.USUAL_WEIGHTS`.
         largest_base_share, least_depth_mm: Which sacs are no normal base; see `monai_spine.phantom.lesions.bases.base_site`.
         seed: Of the random numbers.
 
@@ -140,6 +144,8 @@ def _image(image: torch.Tensor) -> tuple[torch.Tensor, Affine]:
         raise ValueError(
             f"A lesion needs a MetaTensor (1, i, j, k) with its affine, got {type(image).__name__} {tuple(image.shape)}."
         )
+    if not bool(torch.isfinite(image.as_tensor()).all()):
+        raise ValueError("A lesion needs an image of finite values, got NaN or infinite ones. Load it anew, or mask them.")
     return image.as_tensor()[0], np.asarray(image.affine.cpu(), dtype=float)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -22,14 +24,15 @@ from monai_spine.phantom.lesions.kinds import (
     Protrusion,
 )
 from monai_spine.phantom.lesions.plans import LevelLesions, pull_points
+from monai_spine.phantom.lesions.simulate import REACH_MM, SLIP_REACH_MM
 from monai_spine.phantom.lesions.sites import LevelSite
 from monai_spine.placement import ColumnFrame
 
 
-def site(level: Level = Level.L4_L5, *, depth_mm: float = 13.0, tilt: float = 0.05) -> LevelSite:
+def site(level: Level = Level.L4_L5, *, depth_mm: float = 13.0, tilt: float = 0.05, disc_up_mm: float = 1.0) -> LevelSite:
     frame = ColumnFrame(level, (0.0, 0.0, 0.0), *(np.eye(3)[axis] for axis in (0, 1, 2)))
     front = (-depth_mm / 2, tilt, 0.002)
-    return LevelSite(frame, front, (front[0] + depth_mm, tilt, 0.002), -24.0, 1.0, 4.6, wall=0.0, csf=1.0)
+    return LevelSite(frame, front, (front[0] + depth_mm, tilt, 0.002), -24.0, disc_up_mm, 4.6, wall=0.0, csf=1.0)
 
 
 def everywhere(*, count: int = 2000, seed: int = 0) -> Local:
@@ -46,32 +49,47 @@ def test_no_random_lesion_folds_tissue(family: str) -> None:
     at, least = everywhere(), []
     for seed in range(40):
         random = np.random.RandomState(seed)
-        here = site(depth_mm=random.uniform(8, 20), tilt=random.uniform(-0.4, 0.4))
+        here = site(depth_mm=random.uniform(8, 20), tilt=random.uniform(-0.6, 0.6), disc_up_mm=random.uniform(-9, 9))
         _, lesions = draw_lesions(random, here, random.uniform(low, high), {family: 1.0})
         plan = [LevelLesions(here, lesions)]
         least.append(float(jacobian(lambda points, plan=plan, here=here: pull_points(points, plan, frame=here.frame), at).min()))
     assert min(least) > 0.01, least
 
 
-@pytest.mark.parametrize(
-    "lesion",
-    [
-        Bulge(12.0),
-        Protrusion(15.0, half_height_mm=2.0, half_width_mm=2.0),
-        Extrusion(19.0, migration_mm=12.0),
-        Extrusion(19.0, migration_mm=-12.0, aside_mm=6.0),
-        FlavumThickening(12.0),
-        FacetOvergrowth(10.0, side=Side.RIGHT),
-        EpiduralFat(14.0),
-        Listhesis(10.0),
-        Listhesis(-10.0),
-        DiscHeightLoss(0.7),
-    ],
+EXTREMES = (
+    Bulge(12.0),
+    Bulge(20.0, aside_mm=20.0, half_width_mm=30.0),
+    Protrusion(15.0, half_height_mm=2.0, half_width_mm=2.0),
+    Extrusion(19.0, migration_mm=12.0),
+    Extrusion(19.0, migration_mm=-12.0, aside_mm=6.0),
+    FlavumThickening(12.0),
+    FacetOvergrowth(10.0, side=Side.RIGHT),
+    EpiduralFat(14.0),
+    Listhesis(10.0),
+    Listhesis(-10.0),
+    DiscHeightLoss(0.7),
 )
-def test_the_most_extreme_lesions_do_not_fold_tissue(lesion: Lesion) -> None:
-    here = site()
+
+
+@pytest.mark.parametrize("lesion", EXTREMES)
+@pytest.mark.parametrize("here", [site(), site(depth_mm=8.0, tilt=0.64, disc_up_mm=-8.0), site(depth_mm=9.0, tilt=-0.64)])
+def test_the_most_extreme_lesions_do_not_fold_tissue(lesion: Lesion, here: LevelSite) -> None:
     at = everywhere(count=8000)
     assert float(jacobian(lambda points: lesion.move(points, here).source, at).min()) > 0
+
+
+@pytest.mark.parametrize("lesion", EXTREMES)
+def test_nothing_moves_at_the_ends_of_what_is_computed_so_that_no_tissue_is_torn_there(lesion: Lesion) -> None:
+    here = site(disc_up_mm=-3.0)
+    ends = SLIP_REACH_MM if lesion.order == 2 else REACH_MM
+    inside = torch.rand(3, 4000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    low, high = (torch.tensor(end, dtype=torch.float64)[:, None] for end in ends)
+    for axis, end in itertools.product(range(3), (low, high)):
+        face = low + inside * (high - low)
+        face[axis] = end[axis]
+        source = lesion.move(Local(*face), here).source
+        moved = torch.stack([source.aside, source.behind, source.up]) - face
+        assert float(moved.abs().max()) < 0.15, (axis, float(end[axis]))
 
 
 def test_the_jacobian_of_a_fold_is_negative() -> None:
@@ -164,3 +182,17 @@ def test_discs_that_narrow_the_canal_are_nearly_all_worn_and_the_darker_the_more
     often = {share: float(np.mean(np.array(losses) > 0)) for share, losses in lost.items()}
     assert 0.78 < often[0.1] < 0.92 < often[0.6]
     assert np.median(lost[0.6]) > np.median(lost[0.1]) + 0.05
+
+
+def test_a_tilted_disc_herniates_where_its_plane_meets_the_sac_and_wears_where_it_lies() -> None:
+    here = site(depth_mm=14.0, tilt=0.0, disc_up_mm=-6.0)
+    assert here.margin_up_mm == pytest.approx(-6.0 * 7 / 24)
+    up = torch.linspace(-14.0, 14.0, 561)
+    pushed = Protrusion(5.0).move(Local(torch.zeros_like(up), torch.full_like(up, -6.5), up), here).taken_mm
+    assert pushed is not None
+    assert float(up[pushed.argmax()]) == pytest.approx(here.margin_up_mm, abs=0.06)
+    for behind in (-24.0, -16.0):
+        paint = DiscSignalLoss(0.5).move(Local(torch.zeros_like(up), torch.full_like(up, behind), up), here).paint
+        assert paint is not None
+        middle = float((up * paint.amount).sum() / paint.amount.sum())
+        assert middle == pytest.approx(-6.0 * behind / -24, abs=0.1)

@@ -10,17 +10,20 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from monai_spine.anatomy import Condition, Level, Severity, Target
-from monai_spine.errors import TableError
+from monai_spine.errors import OutputError, SpineError, TableError
 from monai_spine.geometry import lies_inside
 from monai_spine.phantom import prepare_phantom
+from monai_spine.phantom.lesions import base_levels, find_canals
 from monai_spine.phantom.lesions.losses import severity_of_share
 from monai_spine.phantom.lesions.study import prepare_lesions
 from monai_spine.phantom.readers import latent_of_narrowing, latent_of_shares, narrowing, reader_shares
 from monai_spine.studies.folds import write_splits
-from monai_spine.studies.prepared import PreparedTarget, PreparedVolume, read_datalist
+from monai_spine.studies.prepared import PreparedTarget, PreparedVolume, read_datalist, write_datalist
 from monai_spine.training.grading_crops import items_of
+from monai_spine.volume import load_nifti
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,16 @@ def test_a_grader_learns_from_several_prepared_studies_at_once(bases: Path, lesi
     assert items_of([bases, lesions], "training", **wanted) == each[0] + each[1]
 
 
+def test_canals_are_found_in_the_planes_of_discs_also_of_the_tilted_one_above_the_sacrum(bases: Path) -> None:
+    study = read_datalist(bases)
+    for case in study.cases:
+        scan = load_nifti(study.root / next(volume.image for volume in case.volumes if volume.role == "sagittal_t2"))
+        found = find_canals(torch.from_numpy(scan.array), scan.affine, case.discs)
+        away = {level: float(np.linalg.norm(np.subtract(found[level], case.canals[level]))) for level in found}
+        assert Level.L5_S1 in away
+        assert max(away.values()) < 4.5, away
+
+
 def test_a_study_without_a_fit_level_is_refused(bases: Path, tmp_path: Path) -> None:
     document = json.loads((bases / "datalist.json").read_text(encoding="utf-8"))
     for case in document["cases"]:
@@ -146,3 +159,59 @@ def test_a_study_without_a_fit_level_is_refused(bases: Path, tmp_path: Path) -> 
     (tmp_path / "datalist.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(TableError, match="level that may bear a lesion"):
         prepare_lesions(tmp_path, tmp_path / "out")
+
+
+def test_what_was_killed_goes_on_where_it_stopped(bases: Path, lesions: Path, tmp_path: Path) -> None:
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_lesions(bases, tmp_path, copies=3, seed=2, on_case=killed)
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "volumes").rglob("*.nii")}
+    assert done
+    assert not (tmp_path / "datalist.json").exists()
+    prepare_lesions(bases, tmp_path, copies=3, seed=2)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    files = {path.relative_to(lesions) for path in lesions.rglob("*") if path.is_file()}
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()} == files
+    for path in files:
+        assert (tmp_path / path).read_bytes() == (lesions / path).read_bytes(), path
+
+
+def test_lesions_are_never_written_over_anything_else(bases: Path, lesions: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for folder in (bases, lesions) for path in folder.rglob("*.json")}
+    refused: list[tuple[Path, Path, int, type[SpineError], str]] = [
+        (bases, bases, 3, OutputError, "none of lesions"),
+        (bases, lesions, 1, OutputError, "other scans, copies or seed"),
+        (lesions, tmp_path, 3, TableError, "simulated lesions itself"),
+    ]
+    for data, out, copies, error, why in refused:
+        with pytest.raises(error, match=why):
+            prepare_lesions(data, out, copies=copies, seed=2)
+    assert {path: path.read_bytes() for folder in (bases, lesions) for path in folder.rglob("*.json")} == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_level_without_a_canal_and_one_that_was_not_graded(bases: Path, tmp_path: Path) -> None:
+    """The first bears no lesion; the second may."""
+    study = read_datalist(bases)
+    first, *others = study.cases
+    target = Target(Condition.SPINAL_CANAL_STENOSIS, None, Level.L3_L4)
+    canals = {level: point for level, point in first.canals.items() if level is not Level.L4_L5}
+    targets = {**first.targets, target: replace(first.targets[target], severity=None, shares=None)}
+    (tmp_path / "volumes").symlink_to(bases / "volumes")
+    changed = replace(first, canals=canals, targets=targets)
+    write_datalist(tmp_path, study="s", source="simulated", cases=[changed, *others], splits=study.splits)
+    assert Level.L3_L4 in base_levels(changed)
+    made = prepare_lesions(tmp_path, tmp_path / "out", copies=1)
+    with (made.parent / "lesions.csv").open(encoding="utf-8") as file:
+        levels = {row["level"] for row in csv.DictReader(file) if row["case"] == f"{first.case}_0"}
+    assert "L4/L5" not in levels
+    assert levels
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", "..", ""])
+def test_a_case_is_named_as_a_file_may_be(bases: Path, tmp_path: Path, name: str) -> None:
+    study = read_datalist(bases)
+    with pytest.raises(TableError, match="no plain name"):
+        write_datalist(tmp_path, study="s", source="real", cases=[replace(study.cases[0], case=name)], splits={})

@@ -244,6 +244,49 @@ def test_a_scan_without_a_sac_is_left_as_it_is() -> None:
         find_sites(1 - image, affine, DISCS, CANALS)
 
 
+@pytest.mark.parametrize("value", [7.0, 7.3, 1000.5, 0.0])
+def test_an_image_without_contrast_shows_no_sac(value: float) -> None:
+    image, affine = column()
+    result = RandSimulateLesiond(seed=1)(example(torch.full_like(image, value), affine))
+    assert "no thecal sac" in result["lesion"]["refused"]
+
+
+def test_an_image_that_is_not_finite_is_refused() -> None:
+    image, affine = column()
+    image[5, 5, 5] = torch.nan
+    with pytest.raises(ValueError, match="finite values"):
+        RandSimulateLesiond()(example(image, affine))
+
+
+def test_two_discs_at_one_place_are_refused() -> None:
+    image, affine = column()
+    discs = DISCS | {Level.L3_L4: DISCS[Level.L4_L5]}
+    with pytest.raises(LevelsNotFoundError, match="no two discs"):
+        find_sites(image, affine, discs, CANALS)
+    with pytest.raises(LevelsNotFoundError, match="at one place"):
+        find_canals(image, affine, discs)
+
+
+def test_a_side_is_one_of_two_also_where_it_is_given_as_text() -> None:
+    assert FacetOvergrowth(3.0, side="right").side is Side.RIGHT  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="nonsense"):
+        FacetOvergrowth(3.0, side="nonsense")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("off_mm", [0.0, 1.7, 1.9, -1.9])
+def test_a_single_slice_is_one_plane_wherever_its_points_lie(off_mm: float) -> None:
+    image, affine = column()
+    middle = image.shape[0] // 2
+    slice_affine = affine.copy()
+    slice_affine[:3, 3] += slice_affine[:3, 0] * middle
+    slice_affine[:3, 0] *= 4.5 / np.linalg.norm(slice_affine[:3, 0])
+    moved = [{level: (point[0] + off_mm, *point[1:]) for level, point in points.items()} for points in (DISCS, CANALS)]
+    one = image[middle : middle + 1]
+    here = find_sites(one, slice_affine, *moved)[Level.L4_L5]
+    loss = simulate_lesions(one, slice_affine, [LevelLesions(here, (Protrusion(6.0),))]).losses[Level.L4_L5]
+    assert loss.planes == 1
+
+
 def test_a_narrow_sac_is_no_normal_base() -> None:
     image, affine = column()
     narrowed = simulate_lesions(image, affine, [LevelLesions(site_of(), (Bulge(6.0),))]).image

@@ -6,6 +6,7 @@
     axial = apply_lesions(axial_image, axial_affine, plan)               # the same lesions on another series
 
     profiles.py  intensities on lines across the canal, and where the sac ends
+    canals.py    where the canal lies behind marked discs
     sites.py     the column's frame at a level, and the sac's borders
     fields.py    smooth displacements that fold nothing
     kinds.py     bulge, protrusion, extrusion, flavum, facet, fat, slip, loss of height and signal
@@ -20,7 +21,8 @@ These are simulations. No reader has graded them; nothing says that they look, o
 """
 
 from monai_spine.phantom.lesions.bases import base_levels, disc_grades
-from monai_spine.phantom.lesions.draw import FAMILIES, draw_lesions
+from monai_spine.phantom.lesions.canals import find_canals
+from monai_spine.phantom.lesions.draw import FAMILIES, USUAL_WEIGHTS, draw_lesions
 from monai_spine.phantom.lesions.kinds import (
     Bulge,
     DiscHeightLoss,
@@ -36,10 +38,11 @@ from monai_spine.phantom.lesions.kinds import (
 from monai_spine.phantom.lesions.losses import CanalLoss, measure_losses, severity_of_share
 from monai_spine.phantom.lesions.plans import LevelLesions
 from monai_spine.phantom.lesions.simulate import SimulatedScan, apply_lesions, simulate_lesions
-from monai_spine.phantom.lesions.sites import LevelSite, find_canals, find_sites
+from monai_spine.phantom.lesions.sites import LevelSite, find_sites
 
 __all__ = [
     "FAMILIES",
+    "USUAL_WEIGHTS",
     "Bulge",
     "CanalLoss",
     "DiscHeightLoss",

@@ -66,7 +66,7 @@ def base_levels(case: PreparedCase, grades: Mapping[Level, str] | None = None) -
     fit = []
     for level in LEVELS:
         target = case.targets.get(Target(Condition.SPINAL_CANAL_STENOSIS, None, level))
-        narrow = target is not None and target.severity is not Severity.NORMAL_MILD
+        narrow = target is not None and target.severity not in (None, Severity.NORMAL_MILD)
         worn = grades is not None and grades.get(level) not in NORMAL_DISCS
         if level in case.discs and not narrow and not worn:
             fit.append(level)

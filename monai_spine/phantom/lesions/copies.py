@@ -18,16 +18,18 @@ from monai_spine.crops import neighbourhood
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Point, Triple
 from monai_spine.phantom.lesions.bases import base_levels, base_site, check_measured
-from monai_spine.phantom.lesions.draw import FAMILIES, draw_lesions
+from monai_spine.phantom.lesions.canals import find_canals
+from monai_spine.phantom.lesions.draw import USUAL_WEIGHTS, draw_lesions
 from monai_spine.phantom.lesions.findings import graded, kept_space
 from monai_spine.phantom.lesions.kinds import Lesion, described
 from monai_spine.phantom.lesions.losses import CanalLoss
 from monai_spine.phantom.lesions.plans import LevelLesions
 from monai_spine.phantom.lesions.simulate import apply_lesions, simulate_lesions
-from monai_spine.phantom.lesions.sites import find_canals, frames_of
+from monai_spine.phantom.lesions.sites import frames_of
 from monai_spine.placement import ColumnFrame
 from monai_spine.studies.prepared import Datalist, PreparedCase, PreparedTarget, PreparedVolume
 from monai_spine.volume import Volume, load_nifti
+from monai_spine.whole_files import written_whole
 
 __all__ = ["COLUMNS", "Base", "Row", "base_of", "write_copy"]
 
@@ -73,15 +75,13 @@ class Base:
 
     @property
     def often(self) -> dict[str, float]:
-        """How often each family is drawn of those that reach the share: no fat behind the sac, since a grader that learns from it
-        too ranks real herniations less well (docs/validity.md); lateral ones where recesses and foramina are graded."""
-        lateral = _LATERAL_OFTEN if self.others else 0.0
-        return dict.fromkeys(FAMILIES, 1.0) | {"lipomatosis": 0.0, "lateral": lateral}
+        """How often each family is drawn of those that reach the share: as usual, and lateral ones where sides are graded."""
+        return {**USUAL_WEIGHTS, "lateral": _LATERAL_OFTEN if self.others else 0.0}
 
 
 def base_of(case: PreparedCase, datalist: Datalist) -> Base | None:
     """The case's first sagittal T2 scan, and what else shows its recesses and foramina; None where it has no such scan, or no
-    level that may bear a lesion."""
+    level that may bear a lesion, or where its points are no column."""
     scans = [volume for volume in case.volumes if volume.role == _SAGITTAL_T2]
     if not scans or len(case.discs) < 2:
         return None
@@ -90,7 +90,12 @@ def base_of(case: PreparedCase, datalist: Datalist) -> Base | None:
     if not levels:
         return None
     scan = load_nifti(datalist.root / scans[0].image)
-    canals = case.canals or find_canals(torch.from_numpy(scan.array), scan.affine, case.discs)
+    try:
+        canals = case.canals or find_canals(torch.from_numpy(scan.array), scan.affine, case.discs)
+        frames_of(case.discs, canals)
+    except LevelsNotFoundError:
+        return None
+    levels = tuple(level for level in levels if level in canals)
     sided = any(target.side is not None for target in case.targets)
     others = [volume for volume in case.volumes if sided and volume.role in (_SAGITTAL_T1, _AXIAL_T2)]
     return Base(case, scan, canals, levels, tuple((other, load_nifti(datalist.root / other.image)) for other in others))
@@ -219,5 +224,5 @@ def _row(name: str, entry: LevelLesions, family: str, loss: CanalLoss) -> Row:
 def _save(volume: Volume, canals: Mapping[Level, Point], role: str, path: Path) -> None:
     """Keep what lies around the canal."""
     kept = neighbourhood(volume, *canals.values(), radius_mm=_AROUND_MM[role])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(kept.array, kept.affine), path)
+    with written_whole(path) as beside:
+        beside.write_bytes(nib.Nifti1Image(kept.array, kept.affine).to_bytes())

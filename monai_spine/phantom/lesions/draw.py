@@ -21,7 +21,7 @@ from monai_spine.phantom.lesions.kinds import (
 )
 from monai_spine.phantom.lesions.sites import LevelSite
 
-__all__ = ["FAMILIES", "draw_lesions"]
+__all__ = ["FAMILIES", "USUAL_WEIGHTS", "draw_lesions"]
 
 FAMILIES: Mapping[str, tuple[float, float]] = {
     "degeneration": (0.0, 0.06),
@@ -34,6 +34,10 @@ FAMILIES: Mapping[str, tuple[float, float]] = {
     "lateral": (0.0, 0.4),
 }
 """Families of lesions, and the shares of the sac's depth that each may take; a lateral one lies in a recess or foramen."""
+
+USUAL_WEIGHTS: Mapping[str, float] = dict.fromkeys(FAMILIES, 1.0) | {"lipomatosis": 0.0, "lateral": 0.0}
+"""How often each family is drawn of those that reach a share: never fat behind the sac, since a grader that learns from it too
+ranks real herniations less well (docs/validity.md), and nothing lateral, which hardly narrows the sac."""
 
 _FLAVUM_IN_MIDLINE = 0.78
 _SLIPPING = (Level.L3_L4, Level.L4_L5, Level.L5_S1)
@@ -48,7 +52,7 @@ def draw_lesions(
         random: Where numbers come from.
         site: The level.
         share: Of the depth, 0 to 0.92.
-        weights: How often each of `FAMILIES` is drawn, of those that reach the share; all the same where not given.
+        weights: How often each of `FAMILIES` is drawn, of those that reach the share; default: `USUAL_WEIGHTS`.
 
     Returns:
         The family's name, and its lesions.
@@ -58,7 +62,7 @@ def draw_lesions(
     """
     if not 0 <= share <= 0.92:
         raise ValueError(f"A share of the sac to take must be in [0, 0.92], got {share:g}.")
-    chances = dict.fromkeys(FAMILIES, 1.0) if weights is None else dict(weights)
+    chances = dict(USUAL_WEIGHTS if weights is None else weights)
     unknown = sorted(set(chances) - set(FAMILIES))
     if unknown or any(not weight >= 0 for weight in chances.values()):
         raise ValueError(f"Weights must be 0 or more, of {', '.join(FAMILIES)}; got {chances}.")

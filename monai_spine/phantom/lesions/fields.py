@@ -7,6 +7,7 @@ of maps: no tissue is folded, torn or lost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from monai_spine.phantom.lesions.sites import LevelSite
 
 __all__ = [
     "Local",
+    "behind_disc",
     "bump",
     "canal_walls",
     "jacobian",
@@ -33,6 +35,9 @@ _MOVED_LIGAMENT_MM = 1.6
 _MOVED_FLAVUM_MM = 4.0
 _LEAST_KEPT = 0.06
 _FACETS_ASIDE_MM = 8.5
+_DISC_EDGE_MM = 22.0
+_STEEPEST_AMID, _STEEPEST_STEP = 3.08, 1.5
+"""The largest slopes of (4 x (1 − x))² and of `soft_step`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,11 @@ def soft_step(value: Tensor) -> Tensor:
     return x * x * (3 - 2 * x)
 
 
+def behind_disc(at: Local) -> Tensor:
+    """1 behind the disc, 0 from 30 mm aside on, where there is none."""
+    return 1 - soft_step((at.aside.abs() - _DISC_EDGE_MM) / 8.0)
+
+
 def held_below(amount: Tensor, limit: Tensor) -> Tensor:
     """An amount that never reaches a limit: nearly itself while small."""
     square = (amount / limit).square()
@@ -97,7 +107,7 @@ def pushed_back(at: Local, site: LevelSite, amount_mm: Tensor) -> tuple[Local, T
     """
     front, depth = canal_walls(at, site)
     amount = held_below(amount_mm, (1 - _LEAST_KEPT) * depth)
-    in_disc = bump(at.up - site.disc_up_mm, site.disc_half_height_mm, 4)
+    in_disc = bump(at.up - site.margin_up_mm, site.disc_half_height_mm, 4)
     moved = _MOVED_LIGAMENT_MM + (_MOVED_DISC_MM - _MOVED_LIGAMENT_MM) * in_disc
     distance = at.behind - front
     source = at.moved_behind(front + _pulled(distance, amount, moved, depth), (front, depth))
@@ -137,18 +147,25 @@ def _spline(x: Tensor, x_ends: tuple[Tensor, Tensor], y_ends: tuple[Tensor, Tens
 
 
 def migrated(at: Local, site: LevelSite, *, by_mm: float, center_up_mm: float) -> Local:
-    """Drag what lies amid the canal along it; its walls stay."""
+    """Drag what lies amid the canal along it; its walls stay. Less far where they lie aslant, so that nothing is folded."""
     front, depth = canal_walls(at, site)
+    limit = 0.35 * _least_depth(at, site) / (_STEEPEST_AMID * max(site.steepest, 1e-3))
+    by = math.copysign(1.0, by_mm) * limit.clamp_max(abs(by_mm))
     share = ((at.behind - front) / depth).clamp(0.0, 1.0)
     amid = (4 * share * (1 - share)) ** 2
-    near = bump(at.up - center_up_mm, max(7.0, 1.4 * abs(by_mm)))
-    return Local(at.aside, at.behind, at.up - by_mm * amid * near)
+    near = bump(at.up - center_up_mm, max(7.0, 1.4 * abs(by_mm))) * behind_disc(at)
+    return Local(at.aside, at.behind, at.up - by * amid * near)
+
+
+def _least_depth(at: Local, site: LevelSite) -> Tensor:
+    """The canal's depth at each point's place aside, at the height where the sac is shallowest."""
+    return canal_walls(Local(at.aside, at.behind, torch.full_like(at.up, site.narrowest_up_mm)), site)[1]
 
 
 def slipped(at: Local, site: LevelSite, slip_mm: float) -> Local:
     """Move the vertebra above the disc to the front (or back, if negative), with its arch, which hangs lower than its body.
 
-    What lies above follows less and less over 70 mm, and so does what is far in front or behind.
+    What lies above follows less and less over 70 mm, and so does what is far in front, behind or to the side.
     """
     front, _ = site.borders_at(torch.full_like(at.up, site.disc_up_mm))
     hanging = 14.0 * soft_step((at.behind - front) / 40.0)
@@ -156,14 +173,17 @@ def slipped(at: Local, site: LevelSite, slip_mm: float) -> Local:
     above = soft_step((at.up - site.disc_up_mm + hanging) / over + 0.5)
     fading = 1 - soft_step((at.up - site.disc_up_mm - 12.0) / 70.0)
     reach = soft_step((at.behind + 80.0) / 40.0) * (1 - soft_step((at.behind - 20.0) / 40.0))
+    reach = reach * (1 - soft_step((at.aside.abs() - 40.0) / 30.0))
     return at.moved_behind(at.behind + slip_mm * above * fading * reach)
 
 
 def lowered(at: Local, site: LevelSite, share: float) -> Local:
-    """Take a share of the disc's height: the bodies close in, each stretched a little over 20 mm; the canal's back wall stays."""
+    """Take a share of the disc's height: the bodies close in, each stretched a little over 20 mm; what lies behind the canal
+    stays, and so does what is far in front or to the side."""
     half, reach = site.disc_half_height_mm, 20.0
-    offset = at.up - site.disc_up_mm
-    kept = torch.full_like(offset, half * (1 - share))
+    offset = at.up - site.disc_height_at(at.behind)
+    limit = 0.3 * _least_depth(at, site) / (_STEEPEST_STEP * half * max(site.steepest, 1e-3))
+    kept = half * (1 - limit.clamp_max(share))
     full, far = torch.full_like(offset, half), torch.full_like(offset, reach)
     size = offset.abs()
     inner = _spline(size, (-kept, kept), (-full, full))
@@ -172,6 +192,7 @@ def lowered(at: Local, site: LevelSite, share: float) -> Local:
     front, depth = canal_walls(at, site)
     square = at.aside**2
     window = 1 - soft_step((at.behind - front) / (depth * (1 + square / (square + 144.0))))
+    window = window * soft_step((at.behind + 50.0) / 12.0) * (1 - soft_step((at.aside.abs() - 30.0) / 16.0))
     return Local(at.aside, at.behind, at.up + window * (pulled - offset))
 
 

@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from monai_spine.anatomy import Side
-from monai_spine.phantom.lesions.fields import Local, bump, canal_walls, lowered, migrated, pushed_back, pushed_forward, slipped
+from monai_spine.phantom.lesions.fields import (
+    Local,
+    behind_disc,
+    bump,
+    canal_walls,
+    lowered,
+    migrated,
+    pushed_back,
+    pushed_forward,
+    slipped,
+)
 from monai_spine.phantom.lesions.sites import LevelSite
 
 __all__ = [
@@ -102,15 +112,16 @@ class _DiscPush(Lesion):
 
     def amount_mm(self, at: Local, site: LevelSite) -> Tensor:
         """The push at some points."""
-        up = at.up - site.disc_up_mm
-        return self.depth_mm * bump(at.aside - self.aside_mm, self.half_width_mm) * bump(up, self._half_height(up), 3)
+        up = at.up - site.margin_up_mm
+        across = bump(at.aside - self.aside_mm, self.half_width_mm) * behind_disc(at)
+        return self.depth_mm * across * bump(up, self._half_height(up), 3)
 
     def _half_height(self, up: Tensor) -> float | Tensor:
         return self.half_height_mm
 
     def move(self, at: Local, site: LevelSite) -> Moved:
         source, distance, amount = pushed_back(at, site, self.amount_mm(at, site))
-        beside_disc = 1 - bump(at.up - site.disc_up_mm, site.disc_half_height_mm)
+        beside_disc = 1 - bump(at.up - site.margin_up_mm, site.disc_half_height_mm)
         new = torch.sigmoid((amount - 0.9 - distance) / 0.35) * torch.sigmoid((distance + 0.2) / 0.4)
         paint = Paint("disc", new * (amount / (amount + 1)) * (0.25 + 0.65 * beside_disc), self.brightness)
         return Moved(source, paint, amount)
@@ -154,7 +165,7 @@ class Extrusion(_DiscPush):
     def _dragged(self, at: Local, site: LevelSite) -> Local:
         if not self.migration_mm:
             return at
-        return migrated(at, site, by_mm=0.4 * self.migration_mm, center_up_mm=site.disc_up_mm + 0.5 * self.migration_mm)
+        return migrated(at, site, by_mm=0.4 * self.migration_mm, center_up_mm=site.margin_up_mm + 0.5 * self.migration_mm)
 
     def move(self, at: Local, site: LevelSite) -> Moved:
         return super().move(self._dragged(at, site), site)
@@ -185,7 +196,7 @@ class _ArchPush(Lesion):
 
     def amount_mm(self, at: Local, site: LevelSite) -> Tensor:
         """The push at some points."""
-        return self.depth_mm * self.across(at.aside) * bump(at.up - site.disc_up_mm, self.half_height_mm)
+        return self.depth_mm * self.across(at.aside) * bump(at.up - site.margin_up_mm, self.half_height_mm)
 
     def move(self, at: Local, site: LevelSite) -> Moved:
         source, distance, amount = pushed_forward(at, site, self.amount_mm(at, site))
@@ -212,6 +223,10 @@ class FacetOvergrowth(_ArchPush):
     side: Side = Side.LEFT
 
     covered: ClassVar[float] = 0.55
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "side", Side(self.side))
 
     def across(self, aside: Tensor) -> Tensor:
         return bump(aside - (13.0 if self.side is Side.RIGHT else -13.0), 7.5)
@@ -278,7 +293,7 @@ class DiscSignalLoss(Lesion):
     def move(self, at: Local, site: LevelSite) -> Moved:
         front, _ = canal_walls(at, site)
         along = (at.behind - site.disc_behind_mm) / (front - site.disc_behind_mm).clamp_min(8.0)
-        over = (at.up - site.disc_up_mm) / site.disc_half_height_mm
+        over = (at.up - site.disc_height_at(at.behind)) / site.disc_half_height_mm
         away = along.square().square() + over.square().square() + (at.aside / 22.0).square().square()
         inside = torch.sigmoid(5 * (1 - away))
         return Moved(at, Paint("dry disc", self.share * inside, darkens=True))

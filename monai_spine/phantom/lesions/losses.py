@@ -73,13 +73,13 @@ def _loss(before: Tensor, after: Tensor, affine: Affine, site: LevelSite, plan: 
     frame = site.frame
     points = np.asarray(frame.origin_ras_mm) + np.outer(ASIDE_MM, frame.right)
     planes = [aside for aside, inside in zip(ASIDE_MM, lies_inside(points, affine, before.shape), strict=True) if inside]
-    aside = torch.tensor(planes or [0.0])
+    aside = torch.tensor([0.0] if 1 in before.shape or not planes else planes)
     widths = []
     for image, chain in ((before, ()), (after, plan)):
         expected = _expected(site, aside, chain)
         found = csf_within(contrast_of(sac_patch(image, affine, frame, aside.tolist()), site.wall, site.csf), expected)
         widths.append(_smoothed((found[1] - found[0]).clamp_min(0.0)))
-    near = (ROWS_MM - site.disc_up_mm).abs() <= _NEAR_DISC_MM
+    near = (ROWS_MM - site.margin_up_mm).abs() <= _NEAR_DISC_MM
     middle = int(aside.abs().argmin())
     full = widths[0][:, near].mean(1) >= _LEAST_DEPTH_MM
     full[middle] = True

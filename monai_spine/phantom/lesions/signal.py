@@ -53,7 +53,7 @@ def tissue_levels(image: Tensor, affine: Affine, site: LevelSite) -> TissueLevel
     patch = sac_patch(image, affine, site.frame)[0]
     front, back = (border[:, None] for border in site.borders_at(ROWS_MM))
     behind = BEHIND_MM[None]
-    in_disc = (ROWS_MM[:, None] - site.disc_up_mm).abs() < 0.7 * site.disc_half_height_mm
+    in_disc = (ROWS_MM[:, None] - site.disc_height_at(behind)).abs() < 0.7 * site.disc_half_height_mm
     sac = patch[(behind > front + 1) & (behind < back - 1)]
     disc = patch[in_disc & (behind < front - 1) & (behind > front - 7)]
     rear = patch[(behind > back + 1) & (behind < back + 9)]

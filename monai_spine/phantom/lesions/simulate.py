@@ -23,8 +23,8 @@ __all__ = ["SimulatedScan", "apply_lesions", "simulate_lesions"]
 Floats = npt.NDArray[np.float64]
 Fade = tuple[tuple[slice, ...], Tensor, float]
 
-_REACH_MM = ((-46.0, -50.0, -48.0), (46.0, 16.0, 48.0))
-_SLIP_REACH_MM = ((-70.0, -80.0, -48.0), (70.0, 60.0, 84.0))
+REACH_MM = ((-46.0, -50.0, -48.0), (46.0, 16.0, 48.0))
+SLIP_REACH_MM = ((-70.0, -80.0, -48.0), (70.0, 60.0, 84.0))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ def _box(shape: Sequence[int], affine: Affine, plan: Sequence[LevelLesions]) -> 
     corners = []
     for entry in plan:
         slips = any(lesion.order == 2 for lesion in entry.lesions)
-        ends = np.array(_SLIP_REACH_MM if slips else _REACH_MM) + np.array([0.0, 0.0, entry.site.disc_up_mm])
+        ends = np.array(SLIP_REACH_MM if slips else REACH_MM)
+        lean = 2 * entry.site.disc_up_mm
+        ends[:, 2] += min(lean, 0.0), max(lean, 0.0)
         box = np.stack(np.meshgrid(*ends.T, indexing="ij"), axis=-1).reshape(-1, 3)
         corners.append(box @ from_local(entry.site.frame)[:3, :3].T + from_local(entry.site.frame)[:3, 3])
     to_voxel = invert_affine(affine)

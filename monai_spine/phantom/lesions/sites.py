@@ -7,8 +7,10 @@ Local coordinates at a level, in mm: *aside* from the canal's middle towards the
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +22,8 @@ from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
 from monai_spine.levels import LevelPoint, Levels
 from monai_spine.phantom.lesions.profiles import (
-    BEHIND_MM,
     ROWS_MM,
     band_centers,
-    band_score,
     border_fit,
     borders_outwards,
     contrast_of,
@@ -32,13 +32,16 @@ from monai_spine.phantom.lesions.profiles import (
 )
 from monai_spine.placement import ColumnFrame, column_frames
 
-__all__ = ["LevelSite", "find_canals", "find_sites", "frames_of", "measure_site", "site_at"]
+__all__ = ["LEAST_SPACING_MM", "LevelSite", "find_sites", "frames_of", "measure_site", "site_at"]
 
 Floats = npt.NDArray[np.float64]
 
 _DEPTH_MM = (6.0, 26.0)
 _LEAST_ROWS = 9
-_CANAL_BEHIND_DISC_MM = 24.0
+LEAST_SPACING_MM = 8.0
+_LEAST_CONTRAST = 0.05
+_STEEPEST = 0.7
+_LEAST_DEPTH_MM = 4.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class LevelSite:
         front_mm, back_mm: Coefficients (1, up, up²) of the sac's front and back border in the midline, in mm behind the origin;
             they hold for 14 mm above and below.
         disc_behind_mm: Where the centre of the disc lies, in mm behind the origin (negative: in front).
-        disc_up_mm: Its height above the origin.
+        disc_up_mm: Its height above the origin. The disc's plane goes through its centre and the origin, so a disc that is tilted
+            against the canal, as L5/S1 is, meets it higher or lower than its centre lies.
         wall, csf: Intensities of dark walls and of CSF on the scan that was measured.
         disc_half_height_mm: Half of the height of the disc, taken as 13 % of the distance of neighbouring discs.
         base_share: How far the sac's front stands back at the disc already, as a share of the sac's depth.
@@ -71,9 +75,29 @@ class LevelSite:
         return self.frame.level
 
     @property
+    def margin_up_mm(self) -> float:
+        """The height of the disc's back margin above the origin: where its plane meets the sac's front."""
+        return float(self.disc_height_at(torch.tensor(self.front_mm[0])))
+
+    def disc_height_at(self, behind_mm: Tensor) -> Tensor:
+        """The height of the disc's plane above the origin, in mm, at places along the canal's normal; none behind the origin."""
+        return self.disc_up_mm * (behind_mm / min(self.disc_behind_mm, -1.0)).clamp(0.0, 2.0)
+
+    @cached_property
+    def steepest(self) -> float:
+        """The largest slope of either border against the canal, in mm behind per mm up."""
+        return max(abs(linear + 2 * square * up) for _, linear, square in (self.front_mm, self.back_mm) for up in (-14.0, 14.0))
+
+    @cached_property
+    def narrowest_up_mm(self) -> float:
+        """The height at which the sac is shallowest."""
+        front, back = self.borders_at(ROWS_MM)
+        return float(ROWS_MM[int((back - front).argmin())])
+
+    @property
     def depth_mm(self) -> float:
-        """From the sac's front to its back at the disc's height."""
-        up = self.disc_up_mm
+        """From the sac's front to its back at the disc's margin."""
+        up = self.margin_up_mm
         return float(np.polyval(self.back_mm[::-1], up) - np.polyval(self.front_mm[::-1], up))
 
     def borders_at(self, up_mm: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +111,7 @@ def frames_of(discs: Mapping[Level, Point], canals: Mapping[Level, Point]) -> di
     """The column's axes at each level that has both points.
 
     Raises:
-        LevelsNotFoundError: No level has a disc and a canal point.
+        LevelsNotFoundError: No level has a disc and a canal point, or two discs lie at one place.
     """
     found = [
         LevelPoint(level, discs[level], canals[level], confidence=1.0) for level in Level if level in discs and level in canals
@@ -97,6 +121,12 @@ def frames_of(discs: Mapping[Level, Point], canals: Mapping[Level, Point]) -> di
             f"No level has both a disc and a canal point ({len(discs)} discs, {len(canals)} canals): a lesion has no place. "
             "Give both, or let find_canals look for the canal on a T2 scan."
         )
+    for above, below in itertools.pairwise(found):
+        if math.dist(above.disc_ras_mm, below.disc_ras_mm) < LEAST_SPACING_MM:
+            raise LevelsNotFoundError(
+                f"The discs {above.level.label} and {below.level.label} are marked less than {LEAST_SPACING_MM:g} mm apart: "
+                "these are no two discs. Correct the points."
+            )
     return column_frames(Levels(levels=tuple(found), vertebrae=()))
 
 
@@ -153,6 +183,8 @@ def measure_site(image: Tensor, affine: Affine, frame: ColumnFrame, disc_ras_mm:
     """
     patch = sac_patch(image, affine, frame)[0]
     wall, csf = wall_and_csf(patch)
+    if not csf - wall > _LEAST_CONTRAST * max(abs(csf), abs(wall)):
+        raise LevelsNotFoundError(_no_sac(frame.level, f"nowhere: all there is as bright as {csf:g}"))
     contrast = contrast_of(patch, wall, csf)
     centers = band_centers(contrast)
     front, back = borders_outwards(contrast, centers)
@@ -164,9 +196,12 @@ def measure_site(image: Tensor, affine: Affine, frame: ColumnFrame, disc_ras_mm:
     rows = ROWS_MM[plausible].double().numpy()
     fits = [border_fit(rows, line[plausible].double().cpu().numpy(), beyond) for line, beyond in ((front, 1.0), (back, 0.15))]
     site = LevelSite(frame, fits[0], fits[1], -ahead, up, 0.13 * spacing_mm, wall, csf)
+    front_mm, back_mm = site.borders_at(torch.tensor(site.narrowest_up_mm))
+    if site.steepest > _STEEPEST or float(back_mm - front_mm) < _LEAST_DEPTH_MM:
+        raise LevelsNotFoundError(_no_sac(frame.level, "where its borders cross or lie aslant"))
     if not _DEPTH_MM[0] < site.depth_mm < _DEPTH_MM[1]:
         raise LevelsNotFoundError(_no_sac(frame.level, f"beside the disc, but {site.depth_mm:.1f} mm at its height"))
-    return replace(site, base_share=_base_share(front, plausible, depth_mm=site.depth_mm, up_mm=up))
+    return replace(site, base_share=_base_share(front, plausible, depth_mm=site.depth_mm, up_mm=site.margin_up_mm))
 
 
 def _no_sac(level: Level, where: str) -> str:
@@ -184,59 +219,3 @@ def _base_share(front: Tensor, seen: Tensor, *, depth_mm: float, up_mm: float) -
         return 0.0
     line = np.polyfit(ROWS_MM[beside].numpy(), front[beside].numpy(), 1)
     return float(np.clip((float(front[here].median()) - np.polyval(line, up_mm)) / depth_mm, 0, 1))
-
-
-def find_canals(image: Tensor, affine: Affine, discs: Mapping[Level, Point]) -> dict[Level, Point]:
-    """Look for the canal behind discs on a T2 scan: the bright band, 10–40 mm behind them, that is smooth along the column.
-
-    Args:
-        image: (i, j, k).
-        affine: 4 × 4 to RAS+ mm.
-        discs: Centres of two discs at least.
-
-    Raises:
-        LevelsNotFoundError: There are fewer than two discs.
-    """
-    levels = [level for level in Level if level in discs]
-    if len(levels) < 2:
-        raise LevelsNotFoundError(
-            f"{len(levels)} disc is marked: the column has no direction, and the canal cannot be looked for. Mark two at least."
-        )
-    centers = np.array([discs[level] for level in levels], dtype=float)
-    fronts = _fronts(centers)
-    guesses = centers - _CANAL_BEHIND_DISC_MM * fronts
-    frames = frames_of(discs, {level: _point(guess) for level, guess in zip(levels, guesses, strict=True)})
-    patches = [sac_patch(image, affine, frames[level])[0] for level in levels]
-    scores = torch.stack([band_score(contrast_of(patch, *wall_and_csf(patch))) for patch in patches])
-    behind = [float(BEHIND_MM[index]) for index in _smooth_path(scores)]
-    return {
-        level: _point(np.asarray(guess) - shift * frames[level].front)
-        for level, guess, shift in zip(levels, guesses, behind, strict=True)
-    }
-
-
-def _point(values: Floats) -> Point:
-    r, a, s = (float(value) for value in values)
-    return r, a, s
-
-
-def _fronts(centers: Floats) -> Floats:
-    """Towards the patient's front, perpendicular to the column, at each disc."""
-    ups = -np.gradient(centers, axis=0)
-    ups /= np.linalg.norm(ups, axis=1, keepdims=True)
-    fronts = np.array([0.0, 1.0, 0.0]) - ups[:, 1:2] * ups
-    return np.asarray(fronts / np.linalg.norm(fronts, axis=1, keepdims=True))
-
-
-def _smooth_path(scores: Tensor) -> list[int]:
-    """Viterbi: one place per level, each 2 mm of change between neighbours costs as much as a tenth of the contrast."""
-    jump = 0.05 * (BEHIND_MM[:, None] - BEHIND_MM[None]).abs()
-    total, back = scores[0], []
-    for row in scores[1:]:
-        best = (total[None] - jump).max(1)
-        back.append(best.indices)
-        total = best.values + row
-    path = [int(total.argmax())]
-    for pointers in reversed(back):
-        path.append(int(pointers[path[-1]]))
-    return path[::-1]

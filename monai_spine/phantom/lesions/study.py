@@ -4,10 +4,17 @@ OUT/volumes/<case>_<copy>/sagittal_t2.nii    what lies around the column; other 
 OUT/lesions.csv                              what was drawn at each level, and what the sac lost
 OUT/datalist.json                            findings as their loss grades them, what became of graded discs; splits, patients as
                                              of the bases
+OUT/settings.json                            what the lesions were drawn for; OUT takes no others
+OUT/finished/<case>.json                     while it is written: what became of each scan that is done
+
+What was killed goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +22,24 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_spine.errors import TableError
+from monai_spine.errors import OutputError, TableError
 from monai_spine.phantom.lesions.copies import COLUMNS, Row, base_of, write_copy
-from monai_spine.studies.prepared import SPLITS, PreparedCase, read_datalist, write_datalist
+from monai_spine.studies.prepared import (
+    SPLITS,
+    Datalist,
+    PreparedCase,
+    case_from_json,
+    case_to_json,
+    read_datalist,
+    write_datalist,
+)
 from monai_spine.studies.table_output import write_rows
+from monai_spine.whole_files import write_text
 from monai_spine.workers import in_processes
 
 __all__ = ["prepare_lesions"]
+
+_SUFFIX = "_lesions"
 
 
 @dataclass(frozen=True)
@@ -56,11 +74,13 @@ def prepare_lesions(
         The path of `datalist.json`.
 
     Raises:
-        TableError: No scan of the study has a level that may bear a lesion.
-        OutputError: Something cannot be written.
+        TableError: No scan of the study has a level that may bear a lesion, or it is a study of simulated lesions itself.
+        OutputError: Something cannot be written, or OUT holds something else.
     """
+    bases, out = Path(bases), Path(out)
     datalist = read_datalist(bases)
-    work, numbers = partial(_copied, bases=Path(bases), out=Path(out), copies=copies, seed=seed), range(len(datalist.cases))
+    _check_place(datalist, out, {"bases": _digest(bases), "copies": copies, "seed": seed})
+    work, numbers = partial(_copied, bases=bases, out=out, copies=copies, seed=seed), range(len(datalist.cases))
     found = {}
     for made in in_processes(work, numbers, jobs=jobs) if jobs > 1 else map(work, numbers):
         found[made.number] = made
@@ -69,23 +89,54 @@ def prepare_lesions(
     cases = [case for number in numbers for case in found[number].cases]
     if not cases:
         raise TableError(f"No scan of {bases} is a sagittal_t2 with a level that may bear a lesion. Give a study that has some.")
-    write_rows(Path(out) / "lesions.csv", COLUMNS, [row for number in numbers for row in found[number].rows])
+    write_rows(out / "lesions.csv", COLUMNS, [row for number in numbers for row in found[number].rows])
     names = {case.case for case in cases}
     splits = {
         split: [name for base in datalist.splits.get(split, ()) for copy in range(copies) if (name := f"{base}_{copy}") in names]
         for split in SPLITS
     }
-    return write_datalist(out, study=f"{datalist.study}_lesions", source="simulated", cases=cases, splits=splits)
+    path = write_datalist(out, study=f"{datalist.study}{_SUFFIX}", source="simulated", cases=cases, splits=splits)
+    shutil.rmtree(_finished(out), ignore_errors=True)
+    return path
+
+
+def _finished(out: Path) -> Path:
+    return out / "finished"
+
+
+def _digest(bases: Path) -> str:
+    return hashlib.sha256((bases / "datalist.json").read_bytes()).hexdigest()
+
+
+def _check_place(datalist: Datalist, out: Path, settings: dict[str, object]) -> None:
+    """Refuse lesions on lesions, and a folder of anything else than these very ones."""
+    if datalist.study.endswith(_SUFFIX):
+        raise TableError(
+            f"{datalist.root} is a study of simulated lesions itself: what they have taken already would count as nothing. "
+            "Give the study that it was made of."
+        )
+    path = out / "settings.json"
+    there = path.read_text(encoding="utf-8") if path.is_file() else None
+    wanted = json.dumps(settings, indent=2) + "\n"
+    if there is None and (out / "datalist.json").exists():
+        raise OutputError(f"{out} holds a prepared study that is none of lesions. Choose another folder.")
+    if there not in (None, wanted):
+        raise OutputError(f"{out} holds lesions of other scans, copies or seed ({path}). Choose another folder, or remove it.")
+    write_text(path, wanted)
 
 
 def _copied(number: int, *, bases: Path, out: Path, copies: int, seed: int) -> _Copies:
-    """All copies of one scan."""
+    """All copies of one scan, as they were written before or now."""
     datalist = read_datalist(bases)
     case = datalist.cases[number]
+    record = _finished(out) / f"{case.case}.json"
+    if record.is_file():
+        there = json.loads(record.read_text(encoding="utf-8"))
+        return _Copies(number, tuple(map(case_from_json, there["cases"])), tuple(map(tuple, there["rows"])))
     base = base_of(case, datalist)
-    if base is None:
-        return _Copies(number, (), ())
-    drawings = [np.random.RandomState([seed, number, copy]) for copy in range(copies)]
-    written = [write_copy(base, out, f"{case.case}_{copy}", drawing) for copy, drawing in enumerate(drawings)]
+    names = ((copy, f"{case.case}_{copy}") for copy in range(copies))
+    written = [write_copy(base, out, name, np.random.RandomState([seed, number, copy])) for copy, name in names] if base else []
     made = [copy for copy in written if copy is not None]
-    return _Copies(number, tuple(case for case, _ in made), tuple(row for _, rows in made for row in rows))
+    result = _Copies(number, tuple(case for case, _ in made), tuple(row for _, rows in made for row in rows))
+    write_text(record, json.dumps({"cases": [case_to_json(case) for case in result.cases], "rows": result.rows}))
+    return result
