@@ -58,7 +58,7 @@ def main() -> int:
 
 def trained(options: argparse.Namespace, passed_on: list[str], reporter: Reporter) -> list[Path]:
     """The weights of the folds that the command line asks for, each trained where that is not done."""
-    lists = [folder / "datalist.json" for folder in (options.data, options.lesions, *options.beside)]
+    lists = [read_datalist(folder).root / "datalist.json" for folder in (options.data, options.lesions, *options.beside)]
     configs = [find_bundle(BUNDLE).root / "configs" / "train.json", *options.overlay]
     keep(options.output, {"data": [sha256_of([path]) for path in lists], "configs": sha256_of(configs), "arguments": passed_on})
     cases = read_datalist(options.data).cases

@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from localizer_evaluation.pictures import looked_at
 
 from monai_spine.anatomy import TARGETS, Condition
-from monai_spine.errors import SpineError
+from monai_spine.errors import SpineError, TableError, WeightsError
 from monai_spine.grades import Grader, grade_targets, load_grader
+from monai_spine.misfits import why_not
 from monai_spine.models import GRADERS
 from monai_spine.studies.folds import patient_folds
 from monai_spine.studies.prepared import PreparedCase, read_datalist
@@ -45,9 +46,17 @@ PROBABILITIES = ("normal_mild", "moderate", "severe")
 
 
 def grader_of(bundle: str, weights: Path) -> Grader:
-    """A bundle of the canal with other weights."""
-    grader = load_grader(find_bundle(bundle))
-    grader.network.load_state_dict(torch.load(weights, weights_only=True))
+    """A bundle of the canal with other weights.
+
+    Raises:
+        WeightsError: The file holds no weights, or those of another network.
+    """
+    grader, state = load_grader(find_bundle(bundle)), None
+    try:
+        state = torch.load(weights, weights_only=True)
+        grader.network.load_state_dict(state)
+    except Exception as error:  # torch raises what it likes of files that are none of its own
+        raise WeightsError(f"{weights} does not fit {bundle}: {why_not(state, grader.network, error)}.") from error
     return replace(grader, network=grader.network.eval())
 
 
@@ -86,11 +95,17 @@ def main() -> int:
     parser.add_argument("--folds", type=int, nargs="+", choices=range(5), default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
     named = dict(one.partition("=")[::2] for one in options.graders)
+    if len(named) < len(options.graders) or not all(named.values()):
+        parser.error("--graders takes NAME=WEIGHTS, each NAME once")
     files = {(name, fold): Path(weights.format(fold=fold)) for name, weights in named.items() for fold in options.folds}
-    files |= {("localizer", fold): options.localizers / f"fold_{fold}" / "localizer.pt" for fold in options.folds}
+    kinds = ("localizer", "namer", "refiner")
+    files |= {(kind, fold): options.localizers / f"fold_{fold}" / f"{kind}.pt" for kind in kinds for fold in options.folds}
     absent = sorted({str(path) for path in files.values() if not path.is_file()})
     if absent:
-        parser.error(f"there is no {', '.join(absent)}")
+        parser.error(
+            f"there is no {', '.join(absent)}. tools/evaluate_localizer.py writes the localisers of folds, "
+            "tools/cross_validate_slices.py graders."
+        )
     torch.set_num_threads(1)
     try:
         table = pd.DataFrame(
@@ -100,6 +115,11 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     table = table[table["grade"].isin(GRADES)]
+    if set(table["grade"]) != set(GRADES):
+        print(
+            f"Error: {options.data} has no found discs of each grade ({', '.join(GRADES)}): nothing to compare.", file=sys.stderr
+        )
+        return TableError.exit_code
     options.output.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.output / "answers.csv", index=False)
     (options.output / "report.md").write_text(report(table) + "\n", encoding="utf-8")

@@ -114,7 +114,7 @@ def _origin(metadata: dict[str, Any], trained_on: str) -> dict[str, str]:
         "data_source": trained_on,
         "intended_use": "Research only, not for diagnosis.",
         "training_data": trained_on,
-        "notice": f"{metadata['name']}: trained on {trained_on}.",
+        "notice": f"{metadata['name']}: trained on {trained_on}; not validated against readers.",
     }
 
 

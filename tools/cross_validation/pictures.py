@@ -65,6 +65,9 @@ def write_lesions(lesions: Path, out: Path, names: Collection[str], held_out: Co
     write_splits(
         copies,
         out,
-        splits={split: [case.case for case in copies.cases if case.patient in chosen] for split, chosen in splits.items()},
+        splits={
+            split: [case.case for case in copies.cases if case.case.rpartition("_")[0] in chosen]
+            for split, chosen in splits.items()
+        },
     )
     return str(out)

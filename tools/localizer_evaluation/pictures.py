@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from localizer_evaluation.looks import load_localizer
 from monai_spine.anatomy import Level, Vertebra
@@ -13,6 +16,7 @@ from monai_spine.geometry import Affine, Point, apply_affine, invert_affine
 from monai_spine.level_pictures import look_at_picture
 from monai_spine.levels import LevelPoint, Levels, VertebraPoint
 from monai_spine.volume import Volume, load_nifti, picture_volume
+from monai_spine.whole_files import write_text
 
 __all__ = ["looked_at"]
 
@@ -23,20 +27,21 @@ def looked_at(path: Path, image: Path, localizers: Path) -> tuple[Volume, Levels
     """A picture at the scale that was found, and its levels; none where no column is found.
 
     Args:
-        path: JSON file that keeps the scale and the points in pixels.
+        path: JSON file that keeps the scale and the points in pixels, for as long as picture and networks are the same.
         image: The picture as a prepared study holds it, a NIfTI file of one slice.
         localizers: Folder of localizer.pt, namer.pt and refiner.pt.
     """
     picture = load_nifti(image).array[0].T
-    if not path.is_file():
-        weights = {kind: localizers / f"{kind}.pt" for kind in ("localizer", "namer", "refiner")}
+    weights = {kind: localizers / f"{kind}.pt" for kind in ("localizer", "namer", "refiner")}
+    of = {"image": sha256(image.read_bytes()).hexdigest(), "networks": _digest(tuple(weights.values()))}
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    if kept.get("of") != of:
         try:
             kept = _kept(*look_at_picture(picture, load_localizer(weights)))
         except LevelsNotFoundError:
             kept = {"mm_per_px": 1.0, "points": {}, "canals": {}}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(kept))
-    kept = json.loads(path.read_text())
+        kept["of"] = of
+        write_text(path, json.dumps(kept))
     volume = picture_volume(picture, kept["mm_per_px"])
     places, canals = (_in_mm(kept[name], volume.affine) for name in ("points", "canals"))
     discs = tuple(LevelPoint(Level(name), place, canals.get(name), 1.0) for name, place in places.items() if "/" in name)
@@ -44,7 +49,12 @@ def looked_at(path: Path, image: Path, localizers: Path) -> tuple[Volume, Levels
     return volume, Levels(discs, bodies)
 
 
-def _kept(volume: Volume, levels: Levels) -> dict[str, object]:
+@lru_cache
+def _digest(files: tuple[Path, ...]) -> str:
+    return sha256(b"".join(sha256(path.read_bytes()).digest() for path in files)).hexdigest()
+
+
+def _kept(volume: Volume, levels: Levels) -> dict[str, Any]:
     """The scale, discs and bodies, and the canal at the discs, in pixels."""
     to_px = invert_affine(volume.affine)
 
