@@ -97,6 +97,8 @@ class RandSimulateLesiond(Randomizable, MapTransform):
 
     def _level(self, named: str | Sequence[str]) -> Level:
         levels = [named] if isinstance(named, str) else list(named)
+        if not levels:
+            raise ValueError(f"An example needs a level to bear a lesion: {self.level_key!r} names none.")
         return Level.parse(levels[self.R.randint(len(levels))])
 
     def _change(self, result: dict[Hashable, Any], level: Level, share: float, drawing: np.random.RandomState) -> None:

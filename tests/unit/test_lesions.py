@@ -267,6 +267,12 @@ def test_two_discs_at_one_place_are_refused() -> None:
         find_canals(image, affine, discs)
 
 
+def test_a_canal_lies_behind_its_disc() -> None:
+    image, affine = column()
+    with pytest.raises(LevelsNotFoundError, match="0 mm behind its disc"):
+        find_sites(image, affine, DISCS, DISCS)
+
+
 def test_a_side_is_one_of_two_also_where_it_is_given_as_text() -> None:
     assert FacetOvergrowth(3.0, side="right").side is Side.RIGHT  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nonsense"):

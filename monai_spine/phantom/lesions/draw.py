@@ -64,7 +64,7 @@ def draw_lesions(
         raise ValueError(f"A share of the sac to take must be in [0, 0.92], got {share:g}.")
     chances = dict(USUAL_WEIGHTS if weights is None else weights)
     unknown = sorted(set(chances) - set(FAMILIES))
-    if unknown or any(not weight >= 0 for weight in chances.values()):
+    if unknown or any(not 0 <= weight < float("inf") for weight in chances.values()):
         raise ValueError(f"Weights must be 0 or more, of {', '.join(FAMILIES)}; got {chances}.")
     able = [name for name, (low, high) in FAMILIES.items() if low <= share <= high and chances.get(name, 0) > 0]
     if site.level not in _SLIPPING:

@@ -38,6 +38,7 @@ Floats = npt.NDArray[np.float64]
 
 _DEPTH_MM = (6.0, 26.0)
 _LEAST_ROWS = 9
+_CANAL_BEHIND_MM = (10.0, 45.0)
 LEAST_SPACING_MM = 8.0
 _LEAST_CONTRAST = 0.05
 _STEEPEST = 0.7
@@ -181,6 +182,9 @@ def measure_site(image: Tensor, affine: Affine, frame: ColumnFrame, disc_ras_mm:
     Raises:
         LevelsNotFoundError: No sac is seen there: nothing bright of 6–26 mm depth between darker walls.
     """
+    _, ahead, up = frame.offset_mm(disc_ras_mm, None)
+    if not _CANAL_BEHIND_MM[0] < ahead < _CANAL_BEHIND_MM[1]:
+        raise LevelsNotFoundError(_no_sac(frame.level, f"at its canal's point, {ahead:.0f} mm behind its disc"))
     patch = sac_patch(image, affine, frame)[0]
     wall, csf = wall_and_csf(patch)
     if not csf - wall > _LEAST_CONTRAST * max(abs(csf), abs(wall)):
@@ -192,7 +196,6 @@ def measure_site(image: Tensor, affine: Affine, frame: ColumnFrame, disc_ras_mm:
     plausible = (depth > _DEPTH_MM[0]) & (depth < _DEPTH_MM[1]) & (front > -15.9) & (back < 13.9)
     if int(plausible.sum()) < _LEAST_ROWS:
         raise LevelsNotFoundError(_no_sac(frame.level, f"on {int(plausible.sum())} of {len(ROWS_MM)} lines across the canal"))
-    _, ahead, up = frame.offset_mm(disc_ras_mm, None)
     rows = ROWS_MM[plausible].double().numpy()
     fits = [border_fit(rows, line[plausible].double().cpu().numpy(), beyond) for line, beyond in ((front, 1.0), (back, 0.15))]
     site = LevelSite(frame, fits[0], fits[1], -ahead, up, 0.13 * spacing_mm, wall, csf)
