@@ -1,4 +1,4 @@
-"""Measure reading speed, seconds per study, peak memory and the speed of training, in one run on one machine.
+"""Measure reading speed, seconds per study, peak memory, simulated lesions and the speed of training, in one run on one machine.
 
     .venv/bin/python tools/benchmark.py                             # prints the table
     .venv/bin/python tools/benchmark.py --write docs/performance.md
@@ -32,6 +32,8 @@ READING_TARGET, PREPARING_TARGET, LOADED_TARGET_S, COLD_TARGET_S, MEMORY_TARGET_
 LEVELS_TARGET_S, LEVELS_MEMORY_TARGET_GB, LEVELS_SLICES = 1.5, 1.5, 17
 RSNA_FILES = 147_320
 """Images that the competition hands out."""
+LESIONS = 60
+"""How many simulated lesions are timed."""
 _ATTEMPTS = 50
 
 
@@ -77,8 +79,10 @@ def analysing(folder: Path, options: argparse.Namespace) -> Iterator[Measure]:
 
 
 def _training(folder: Path, options: argparse.Namespace) -> Iterator[Measure]:
+    from lesion_benchmark import lesions
     from training_benchmark import training
 
+    yield from lesions(folder / "lesions", repeats=LESIONS)
     yield from training(folder, dicom=options.dicom, matrix=options.matrix, repeats=options.repeats)
 
 

@@ -16,6 +16,7 @@ from tiny_studies import write_study
 
 from monai_spine.studies.rsna2024_prepare import prepare
 from monai_spine.training.grading_crops import GradingCrops
+from monai_spine.training.simulated_lesions import RandSimulateLesiond
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = ROOT / "bundles"
@@ -90,6 +91,18 @@ def test_training_is_held_against_reading_dicom_each_time(
     assert first.value < ratio.value
     assert 0 < bundle_wait.value < 100
     assert 0 < plain_wait.value < 100
+
+
+@pytest.mark.filterwarnings("default")  # MONAI warns of readers that are not installed
+def test_a_lesion_is_held_against_an_elastic_deformation_of_the_same_crop(benchmark: ModuleType, tmp_path: Path) -> None:
+    module = importlib.import_module("lesion_benchmark")
+    example = module.lesion_example(tmp_path / "a")
+    assert example["image"].shape == (1, *module.SHAPE)
+    assert "share" in RandSimulateLesiond(seed=0)(example)["lesion"], "a lesion is drawn, and not refused"
+    elastic, ours, slow, ratio = module.lesions(tmp_path / "b", repeats=2)
+    assert ours.target == 30.0
+    assert ratio.value == pytest.approx(ours.value / elastic.value)
+    assert slow.value >= ours.value
 
 
 def test_the_table_names_targets_and_the_machine(benchmark):
