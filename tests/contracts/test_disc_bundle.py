@@ -67,7 +67,7 @@ def test_probabilities_are_a_softmax_of_each_head_at_its_temperature_and_offsets
 
 def test_it_says_what_it_was_trained_on_and_its_weights_are_verified() -> None:
     metadata = config("metadata")
-    assert metadata["training_data"] == "real"
+    assert metadata["training_data"] == "real and simulated"
     assert "147 real mid-sagittal pictures" in metadata["notice"]
     assert "not validated for clinical use" in metadata["notice"]
     names = [line.split(": ok")[0] for line in verified_lines(BUNDLES, [DEGENERATION])]
