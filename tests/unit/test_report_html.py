@@ -142,6 +142,12 @@ def test_without_a_threshold_nothing_is_said_of_referral() -> None:
     assert "Referral" not in html
 
 
+def test_the_threshold_of_the_grader_of_single_slices_is_shown_too() -> None:
+    bundle = {"name": "spinal_canal_slice_grading", "referral": {"expected_risk": 0.3, "meaning": "of slices"}}
+    _, page = page_of(provenance={"bundles": [bundle]})
+    assert "Spinal canal stenosis , expected risk above 30.0 %: L3/L4 of slices" in page.text
+
+
 def test_of_a_condition_that_was_not_graded_nothing_is_said_of_referral() -> None:
     left = tuple(grade for grade in case()[0].grades if grade.target.side is not None)
     _, page = page_of(grades=left)
