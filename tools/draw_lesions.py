@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from monai_spine.anatomy import Level, Side
 from monai_spine.crops import best_block
+from monai_spine.errors import SpineError
 from monai_spine.geometry import Affine
 from monai_spine.phantom.lesions import (
     Bulge,
@@ -141,11 +142,14 @@ def main() -> None:
     parser.add_argument("--case", required=True, help="a study of it, normal at the level")
     parser.add_argument("--level", default="L4/L5")
     arguments = parser.parse_args()
-    datalist = read_datalist(arguments.phantom)
-    case = next((case for case in datalist.cases if case.case == arguments.case), None)
-    if case is None:
-        parser.error(f"{arguments.phantom} has no case {arguments.case!r}")
-    draw_sheet(datalist, case, Level.parse(arguments.level)).savefig(arguments.output, dpi=110)
+    try:
+        datalist = read_datalist(arguments.phantom)
+        case = next((case for case in datalist.cases if case.case == arguments.case), None)
+        if case is None:
+            parser.error(f"{arguments.phantom} has no case {arguments.case!r}")
+        draw_sheet(datalist, case, Level.parse(arguments.level)).savefig(arguments.output, dpi=110)
+    except (SpineError, OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
