@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from monai_spine.anatomy import DISC_GRADES, DISCS, VERTEBRA_GRADES
@@ -53,8 +53,8 @@ def _check_case(case: PreparedCase, study: str) -> None:
     wrong = next(
         (f"the point of {name} is {point}, which is no place" for name, point in _points(case) if not _is_place(point)), ""
     )
-    if case.case in ("", "..") or Path(case.case).name != case.case:
-        wrong = "its name is no plain name of a file"
+    if not _stays_inside(case.case):
+        wrong = "its name is no path inside a folder"
     images = {None, *(volume.image for volume in case.volumes)}
     stray = next((target for target, found in case.targets.items() if found.image not in images), None)
     if stray is not None:
@@ -67,6 +67,12 @@ def _check_case(case: PreparedCase, study: str) -> None:
         wrong = wrong or f"the grade of {unknown} is {case.degeneration[unknown]!r}, which is none of {choices}"
     if wrong:
         raise TableError(f"{study}, case {case.case!r}: {wrong}. Prepare the data again.")
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a file of that name, or in subfolders of it, lies below the folder that it is written to."""
+    path = PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _points(case: PreparedCase) -> Iterator[tuple[str, Point]]:

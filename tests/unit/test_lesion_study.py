@@ -210,8 +210,16 @@ def test_a_level_without_a_canal_and_one_that_was_not_graded(bases: Path, tmp_pa
     assert levels
 
 
-@pytest.mark.parametrize("name", ["../../escaped", "a/b", "..", ""])
-def test_a_case_is_named_as_a_file_may_be(bases: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["../../escaped", "a/../../b", "/a", "..", ".", ""])
+def test_no_case_is_written_outside_its_folder(bases: Path, tmp_path: Path, name: str) -> None:
     study = read_datalist(bases)
-    with pytest.raises(TableError, match="no plain name"):
+    with pytest.raises(TableError, match="no path inside a folder"):
         write_datalist(tmp_path, study="s", source="real", cases=[replace(study.cases[0], case=name)], splits={})
+
+
+def test_lesions_of_a_case_that_lies_in_a_subfolder(bases: Path, tmp_path: Path) -> None:
+    case = replace(read_datalist(bases).cases[0], case="p1/t2")
+    (tmp_path / "volumes").symlink_to(bases / "volumes")
+    write_datalist(tmp_path, study="s", source="simulated", cases=[case], splits={})
+    made = prepare_lesions(tmp_path, tmp_path / "out", copies=1)
+    assert (made.parent / "volumes" / "p1" / "t2_0" / "sagittal_t2.nii").is_file()
