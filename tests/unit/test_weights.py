@@ -166,5 +166,5 @@ def test_broken_metadata_are_refused(folder: Path) -> None:
 
 def test_a_bundle_says_what_it_was_trained_on(folder: Path) -> None:
     bundle: Bundle = find_bundle(NAME, folder)
-    assert bundle.training_data == "simulated"
+    assert bundle.training_data == "real and simulated"
     assert "not validated against readers" in bundle.notice
