@@ -106,8 +106,9 @@ def test_targets_and_images_lie_where_the_points_are_under_any_jitter(items, see
         assert np.abs(peak - canal).max() <= 0.5 + 1e-4
     for foramen in (left, right):
         if np.isfinite(foramen).all() and (foramen > 0).all() and (foramen < shape - 1).all():
-            i, j, k = np.round(foramen).astype(int)
-            assert example["target"][2, i, j, k] > 0.8
+            nearest = np.round(foramen).astype(int)
+            off_mm = np.linalg.norm((nearest - foramen) * CENTERED["spacing_mm"])
+            assert float(example["target"][2][tuple(nearest)]) == pytest.approx(np.exp(-0.5 * (off_mm / 4.0) ** 2), abs=1e-4)
 
 
 @pytest.mark.parametrize("jitter", [None, ROUGH])
