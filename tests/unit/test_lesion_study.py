@@ -181,7 +181,7 @@ def test_what_was_killed_goes_on_where_it_stopped(bases: Path, lesions: Path, tm
 def test_lesions_are_never_written_over_anything_else(bases: Path, lesions: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for folder in (bases, lesions) for path in folder.rglob("*.json")}
     refused: list[tuple[Path, Path, int, type[SpineError], str]] = [
-        (bases, bases, 3, OutputError, "none of lesions"),
+        (bases, bases, 3, OutputError, "was not made by this"),
         (bases, lesions, 1, OutputError, "other scans, copies or seed"),
         (lesions, tmp_path, 3, TableError, "simulated lesions itself"),
     ]

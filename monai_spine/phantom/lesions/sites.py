@@ -36,13 +36,15 @@ __all__ = ["LEAST_SPACING_MM", "LevelSite", "find_sites", "frames_of", "measure_
 
 Floats = npt.NDArray[np.float64]
 
+LEAST_SPACING_MM = 8.0
+"""Two discs lie farther apart."""
+_CANAL_BEHIND_MM = (10.0, 45.0)
 _DEPTH_MM = (6.0, 26.0)
 _LEAST_ROWS = 9
-_CANAL_BEHIND_MM = (10.0, 45.0)
-LEAST_SPACING_MM = 8.0
 _LEAST_CONTRAST = 0.05
-_STEEPEST = 0.7
-_LEAST_DEPTH_MM = 4.0
+"""Of CSF over wall, as a share of the brighter one: less is the rounding of an image that is one grey."""
+_STEEPEST, _LEAST_DEPTH_MM = 0.7, 4.0
+"""Borders that slope more, or come closer, are no sac's; lesions at them would fold tissue."""
 
 
 @dataclass(frozen=True)

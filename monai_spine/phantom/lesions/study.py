@@ -119,7 +119,7 @@ def _check_place(datalist: Datalist, out: Path, settings: dict[str, object]) -> 
     there = path.read_text(encoding="utf-8") if path.is_file() else None
     wanted = json.dumps(settings, indent=2) + "\n"
     if there is None and (out / "datalist.json").exists():
-        raise OutputError(f"{out} holds a prepared study that is none of lesions. Choose another folder.")
+        raise OutputError(f"{out} holds a prepared study that was not made by this. Choose another folder.")
     if there not in (None, wanted):
         raise OutputError(f"{out} holds lesions of other scans, copies or seed ({path}). Choose another folder, or remove it.")
     write_text(path, wanted)
