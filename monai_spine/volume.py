@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -284,7 +285,10 @@ def load_picture(path: str | Path) -> npt.NDArray[np.float32]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=("PNG", "JPEG"))
+        with opened as picture:
             columns, rows = picture.size
             _check_picture_size(path, rows, columns)
             grey = picture if picture.mode in ("L", "I", "I;16", "F") else picture.convert("L")
@@ -293,7 +297,12 @@ def load_picture(path: str | Path) -> npt.NDArray[np.float32]:
         raise UnreadableInputError(f"{path} does not exist. Check the path.") from error
     except UnidentifiedImageError as error:
         raise UnreadableInputError(f"Wrong format: {path} is no PNG or JPEG picture. Convert it first.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, zlib.error) as error:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnreadableInputError(
+            f"{path} is too large ({error}); at most {MAX_PICTURE_PX // 1_000_000} million pixels are taken. "
+            "Give the picture in its true size."
+        ) from error
+    except (OSError, ValueError, SyntaxError, zlib.error) as error:
         raise UnreadableInputError(
             f"{path} cannot be read ({error}): the picture is cut off or broken. Copy or export it again."
         ) from error

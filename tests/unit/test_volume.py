@@ -358,6 +358,14 @@ def test_a_picture_of_one_pixel_is_refused(tmp_path: Path) -> None:
         load_picture(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("edge", [8_001, 9_500, 13_500])
+def test_a_picture_of_too_many_pixels_is_refused_and_never_unpacked(tmp_path: Path, edge: int) -> None:
+    """Pillow warns of the second and refuses the third itself."""
+    Image.new("1", (edge, edge)).save(tmp_path / "a.png")
+    with pytest.raises(UnreadableInputError, match="at most 64 million"):
+        load_picture(tmp_path / "a.png")
+
+
 def test_another_picture_format_is_named_wrong(tmp_path: Path) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "a.bmp")
     with pytest.raises(UnreadableInputError, match="Wrong format"):
