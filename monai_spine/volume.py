@@ -198,7 +198,10 @@ def load_nifti(path: str | Path) -> Volume:
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3 or 0 in array.shape:
-        raise VolumeGeometryError(f"{path} has the shape {array.shape}; one 3D volume is needed. Split it, or choose one frame.")
+        raise VolumeGeometryError(
+            f"{path} has the shape {array.shape}; one 3D volume is needed. "
+            "Split it, or choose one frame; a single slice needs a third axis of length 1."
+        )
     affine, flags = _nifti_affine(image, path)
     broken = int(array.size - np.isfinite(array).sum())
     if broken:

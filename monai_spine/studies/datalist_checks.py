@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from monai_spine.anatomy import DISC_GRADES, DISCS, VERTEBRA_GRADES
@@ -70,9 +70,9 @@ def _check_case(case: PreparedCase, study: str) -> None:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a file of that name, or in subfolders of it, lies below the folder that it is written to."""
-    path = PurePath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    """Whether a file of that name lies in the folder that it is written to, or a subfolder, and no other name means it."""
+    path = PurePosixPath(name)
+    return str(path) == name and name != "." and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def _points(case: PreparedCase) -> Iterator[tuple[str, Point]]:

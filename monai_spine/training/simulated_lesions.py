@@ -15,13 +15,15 @@ from monai_spine.anatomy import Level
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
 from monai_spine.phantom.lesions.bases import LARGEST_BASE_SHARE, LEAST_DEPTH_MM, base_site, check_measured
-from monai_spine.phantom.lesions.draw import draw_lesions
+from monai_spine.phantom.lesions.draw import USUAL_WEIGHTS, check_weights, draw_lesions, takes
 from monai_spine.phantom.lesions.kinds import described
-from monai_spine.phantom.lesions.plans import LevelLesions
+from monai_spine.phantom.lesions.plans import LevelLesions, carried
 from monai_spine.phantom.lesions.simulate import apply_lesions, simulate_lesions
 from monai_spine.phantom.lesions.sites import frames_of
 
 __all__ = ["RandSimulateLesiond"]
+
+_LARGEST_SHARE = 0.9
 
 
 class RandSimulateLesiond(Randomizable, MapTransform):
@@ -33,8 +35,9 @@ class RandSimulateLesiond(Randomizable, MapTransform):
     points of its levels in RAS+ mm, by name; and the name of the level, or of each level that may bear a lesion, of which one is
     drawn. To it is added `lesion`: `level`, `family`, `asked_share` (of the sac's depth where the lesion is deepest), `lesions`
     with their parameters, and as measured on the first image `share`, `midline_share`, `planes`, `latent` and `severity` (index).
-    Where the image shows no sac at this level, or one that is narrow already, nothing is changed, and `lesion` holds only
-    `level` and `refused`, the reason.
+    Where the image shows no sac at this level, or one that is narrow already, or no family takes the share there, nothing is
+    changed, and `lesion` holds only `level` and `refused`, the reason. Points of discs and canals go along where a vertebra
+    slips. Images keep their `applied_operations`, so that what was done before can be inverted.
 
     Where only discs are marked, as on pictures, `monai_spine.phantom.lesions.find_canals` finds the canals. Which discs are
     normal bases by their grades, `base_levels` says; give only those as `level`.
@@ -44,14 +47,14 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         discs_key, canals_key: Points by level: `{"L4/L5": (r, a, s)}`.
         level_key: The level, or several.
         prob: Chance that an example is changed; elsewhere `lesion` holds `level` alone.
-        shares: Least and largest share of the sac's depth to take, drawn evenly.
+        shares: Least and largest share of the sac's depth to take, drawn evenly; default: what the families take, at most 0.9.
         weights: How often each family of lesions is drawn, such as `{"bulge": 1, "extrusion": 2}`; default:
             `monai_spine.phantom.lesions.USUAL_WEIGHTS`.
         largest_base_share, least_depth_mm: Which sacs are no normal base; see `monai_spine.phantom.lesions.bases.base_site`.
         seed: Of the random numbers.
 
     Raises:
-        ValueError: The chance or the shares are out of range.
+        ValueError: The chance is out of range, weights are none of known families, or no family takes some of the shares.
     """
 
     def __init__(
@@ -62,17 +65,20 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         canals_key: str = "canals",
         level_key: str = "level",
         prob: float = 1.0,
-        shares: Sequence[float] = (0.0, 0.9),
+        shares: Sequence[float] | None = None,
         weights: Mapping[str, float] | None = None,
         largest_base_share: float = LARGEST_BASE_SHARE,
         least_depth_mm: float = LEAST_DEPTH_MM,
         seed: int = 0,
     ) -> None:
         super().__init__(keys)
-        low, high = (float(share) for share in shares)
-        if not 0 <= prob <= 1 or not 0 <= low <= high <= 0.92:
+        weights = dict(USUAL_WEIGHTS if weights is None else weights)
+        least, largest = check_weights(weights)
+        low, high = (least, min(largest, _LARGEST_SHARE)) if shares is None else (float(share) for share in shares)
+        if not 0 <= prob <= 1 or not least <= low <= high <= largest:
             raise ValueError(
-                f"prob must be in [0, 1] and shares rise within [0, 0.92], got prob {prob} and shares ({low}, {high})."
+                f"prob must be in [0, 1] and shares rise within what the families take, [{least:g}, {largest:g}]; "
+                f"got prob {prob} and shares ({low}, {high})."
             )
         self.discs_key, self.canals_key, self.level_key = discs_key, canals_key, level_key
         self.prob, self.shares, self.weights = prob, (low, high), weights
@@ -113,6 +119,8 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         image, affine = _image(result[first])
         limits = {"largest_base_share": self.largest_base_share, "least_depth_mm": self.least_depth_mm}
         try:
+            if not takes(self.weights, level, share):
+                raise LevelsNotFoundError(f"no family with a weight takes a share of {share:.2f} of the sac at {level.label}")
             site = base_site(image, affine, frames[level], discs, **limits)
             family, lesions = draw_lesions(drawing, site, share, self.weights)
             plan = [LevelLesions(site, lesions)]
@@ -125,6 +133,8 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         result[first] = _like(result[first], simulated.image)
         for key in others:
             result[key] = _like(result[key], apply_lesions(*_image(result[key]), plan))
+        for key in (self.discs_key, self.canals_key):
+            result[key] = {name: carried((r, a, s), plan) for name, (r, a, s) in result[key].items()}
         result["lesion"] |= {
             "family": family,
             "asked_share": float(share),
@@ -152,6 +162,6 @@ def _image(image: torch.Tensor) -> tuple[torch.Tensor, Affine]:
 
 
 def _like(image: MetaTensor, values: torch.Tensor) -> MetaTensor:
-    changed = MetaTensor(values[None], meta=dict(image.meta))
+    changed = MetaTensor(values[None], meta=dict(image.meta), applied_operations=list(image.applied_operations))
     changed.affine = image.affine
     return changed

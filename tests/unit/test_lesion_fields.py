@@ -166,7 +166,7 @@ def test_impossible_sizes_are_refused(make: object, message: str) -> None:
 def test_shares_out_of_range_and_unknown_families_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must be in \[0, 0.92\], got 1.2"):
         draw_lesions(np.random.RandomState(0), site(), 1.2)
-    with pytest.raises(ValueError, match="Weights must be 0 or more, of degeneration, bulge"):
+    with pytest.raises(ValueError, match="Weights must be 0 or more, one above 0, of degeneration, bulge"):
         draw_lesions(np.random.RandomState(0), site(), 0.4, {"tumour": 1.0})
     with pytest.raises(ValueError, match=r"None of the families \['bulge'\] takes a share of 0.8 of the sac at L4/L5"):
         draw_lesions(np.random.RandomState(0), site(), 0.8, {"bulge": 1.0})

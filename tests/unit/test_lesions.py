@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Orientationd
 
 from monai_spine.anatomy import Level, Severity, Side
 from monai_spine.errors import AnatomyError, LevelsNotFoundError
@@ -22,6 +23,7 @@ from monai_spine.phantom.lesions import (
     Lesion,
     LevelLesions,
     LevelSite,
+    Listhesis,
     Protrusion,
     apply_lesions,
     find_canals,
@@ -29,6 +31,8 @@ from monai_spine.phantom.lesions import (
     severity_of_share,
     simulate_lesions,
 )
+from monai_spine.phantom.lesions.fields import Local
+from monai_spine.phantom.lesions.plans import carried, from_local, pull_points, to_local
 from monai_spine.phantom.readers import narrowing
 from monai_spine.training.simulated_lesions import RandSimulateLesiond
 
@@ -230,7 +234,7 @@ def test_points_that_are_missing_and_names_that_are_none_are_refused() -> None:
         transform({**data, "level": "L9/S1"})
     with pytest.raises(ValueError, match=r"got Tensor \(1, 9, 130, 140\)"):
         transform({**data, "image": data["image"].as_tensor()})
-    with pytest.raises(ValueError, match=r"shares rise within \[0, 0.92\]"):
+    with pytest.raises(ValueError, match=r"shares rise within what the families take, \[0, 0.92\]"):
         RandSimulateLesiond(shares=(0.0, 1.2))
 
 
@@ -263,8 +267,85 @@ def test_two_discs_at_one_place_are_refused() -> None:
     discs = DISCS | {Level.L3_L4: DISCS[Level.L4_L5]}
     with pytest.raises(LevelsNotFoundError, match="no two discs"):
         find_sites(image, affine, discs, CANALS)
-    with pytest.raises(LevelsNotFoundError, match="at one place"):
+    with pytest.raises(LevelsNotFoundError, match="no two discs"):
         find_canals(image, affine, discs)
+    with pytest.raises(LevelsNotFoundError, match="L3/L4 and L4/L5 are marked less than 8 mm apart"):
+        find_sites(image, affine, DISCS, CANALS | {Level.L3_L4: CANALS[Level.L4_L5]})
+
+
+@pytest.mark.parametrize("beyond", [float("nan"), float("inf")])
+def test_a_point_that_is_no_place_is_refused_also_of_another_level(beyond: float) -> None:
+    image, affine = column()
+    discs = DISCS | {Level.L1_L2: (beyond, 2.0, 95.0)}
+    for look in (lambda: find_sites(image, affine, discs, CANALS), lambda: find_canals(image, affine, discs)):
+        with pytest.raises(LevelsNotFoundError, match=r"L1/L2 is marked at .* no place"):
+            look()
+
+
+def test_points_with_each_others_names_are_refused() -> None:
+    swapped = DISCS | {Level.L3_L4: DISCS[Level.L5_S1], Level.L5_S1: DISCS[Level.L3_L4]}
+    with pytest.raises(LevelsNotFoundError, match="L4/L5 is marked above L3/L4"):
+        find_canals(*column(), swapped)
+
+
+def test_lesions_outside_an_image_or_in_one_that_is_not_finite_are_refused() -> None:
+    image, affine = column()
+    plan = [LevelLesions(site_of(), (Bulge(5.0),))]
+    with pytest.raises(ValueError, match="L4/L5 of the plan lies outside the image"):
+        simulate_lesions(image[:, :50, :50], affine, plan)
+    with pytest.raises(ValueError, match="finite values"):
+        simulate_lesions(image * torch.nan, affine, plan)
+
+
+def test_what_families_take_is_all_that_is_drawn() -> None:
+    """Extrusions end at 0.8, and begin where degeneration has long ended; above L3/L4 nothing slips."""
+    data = example(*column())
+    for seed in range(20):
+        found = RandSimulateLesiond(weights={"bulge": 1, "extrusion": 2}, seed=seed)(data)["lesion"]
+        assert found["asked_share"] <= 0.8
+    for weights, reason in (
+        ({"degeneration": 1, "extrusion": 1}, "takes shares between 0.06 and 0.3"),
+        ({"none_such": 1}, "Weights must be 0 or more, one above 0, of degeneration, bulge"),
+        ({"bulge": 0}, "one above 0"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            RandSimulateLesiond(weights=weights)
+    names = dict(zip(("L1/L2", "L2/L3", "L3/L4"), data["discs"], strict=True))
+    higher = {key: {name: data[key][old] for name, old in names.items()} for key in ("discs", "canals")}
+    refused = RandSimulateLesiond(weights={"listhesis": 1})({**data, **higher, "level": "L2/L3"})["lesion"]["refused"]
+    assert "no family with a weight" in refused
+
+
+def test_what_was_done_to_an_image_before_can_be_inverted_after_a_lesion() -> None:
+    data = example(*column())
+    turn = Orientationd("image", axcodes="LPS", labels=None)
+    result = RandSimulateLesiond(seed=2)(turn(data))
+    assert "share" in result["lesion"]
+    back = turn.inverse(result)["image"]
+    assert torch.equal(back.affine, data["image"].affine)
+    assert back.shape == data["image"].shape
+
+
+@pytest.mark.parametrize("slip_mm", [8.0, -4.0, 10.0])
+def test_points_go_where_a_vertebra_slips(slip_mm: float) -> None:
+    """What lies above goes along; tissue at the point's new place came from its old one."""
+    here = site_of()
+    plan = [LevelLesions(here, (Listhesis(slip_mm), Bulge(5.0)))]
+    slip = [LevelLesions(here, (Listhesis(slip_mm),))]
+    for points in (DISCS, CANALS):
+        for level, point in points.items():
+            there = carried(point, plan)
+            local = to_local(here.frame) @ [*there, 1.0]
+            back = pull_points(Local(*torch.from_numpy(local[:3])), slip, frame=here.frame)
+            source = from_local(here.frame) @ [float(back.aside), float(back.behind), float(back.up), 1.0]
+            assert source[:3] == pytest.approx(point, abs=1e-3)
+            if level is Level.L5_S1:
+                assert there == pytest.approx(point)
+            else:
+                assert (there[1] - point[1]) / slip_mm > 0.1
+    assert carried(DISCS[Level.L4_L5], [LevelLesions(here, (Bulge(5.0),))]) == DISCS[Level.L4_L5]
+    moved = RandSimulateLesiond(weights={"listhesis": 1}, shares=(0.3, 0.3), seed=1)(example(*column()))
+    assert moved["canals"]["L3/L4"] != CANALS[Level.L3_L4]
 
 
 def test_a_canal_lies_behind_its_disc() -> None:

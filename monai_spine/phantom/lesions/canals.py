@@ -13,7 +13,7 @@ from monai_spine.anatomy import Level
 from monai_spine.errors import LevelsNotFoundError
 from monai_spine.geometry import Affine, Point
 from monai_spine.phantom.lesions.profiles import BEHIND_MM, band_score, contrast_of, sac_patch, sample_points, wall_and_csf
-from monai_spine.phantom.lesions.sites import LEAST_SPACING_MM, frames_of
+from monai_spine.phantom.lesions.sites import check_column, frames_of
 
 __all__ = ["find_canals"]
 
@@ -36,16 +36,15 @@ def find_canals(image: Tensor, affine: Affine, discs: Mapping[Level, Point]) -> 
         discs: Centres of two discs at least.
 
     Raises:
-        LevelsNotFoundError: There are fewer than two discs, or two at one place.
+        LevelsNotFoundError: There are fewer than two discs, or they are no column.
     """
     levels = [level for level in Level if level in discs]
     if len(levels) < 2:
         raise LevelsNotFoundError(
             f"{len(levels)} disc is marked: the column has no direction, and the canal cannot be looked for. Mark two at least."
         )
+    check_column(discs)
     centers = np.array([discs[level] for level in levels], dtype=float)
-    if np.linalg.norm(np.diff(centers, axis=0), axis=1).min() < LEAST_SPACING_MM:
-        raise LevelsNotFoundError("Two discs are marked at one place: the column has no direction there. Correct the points.")
     fronts = np.array([_tilted(image, affine, *disc) for disc in zip(centers, _across_column(centers), strict=True)])
     guesses = centers - _CANAL_BEHIND_DISC_MM * fronts
     frames = frames_of(discs, {level: _point(guess) for level, guess in zip(levels, guesses, strict=True)})

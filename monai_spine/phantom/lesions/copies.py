@@ -23,7 +23,7 @@ from monai_spine.phantom.lesions.draw import USUAL_WEIGHTS, draw_lesions
 from monai_spine.phantom.lesions.findings import graded, kept_space
 from monai_spine.phantom.lesions.kinds import Lesion, described
 from monai_spine.phantom.lesions.losses import CanalLoss
-from monai_spine.phantom.lesions.plans import LevelLesions
+from monai_spine.phantom.lesions.plans import LevelLesions, carried
 from monai_spine.phantom.lesions.simulate import apply_lesions, simulate_lesions
 from monai_spine.phantom.lesions.sites import frames_of
 from monai_spine.placement import ColumnFrame
@@ -79,22 +79,22 @@ class Base:
         return {**USUAL_WEIGHTS, "lateral": _LATERAL_OFTEN if self.others else 0.0}
 
 
-def base_of(case: PreparedCase, datalist: Datalist) -> Base | None:
-    """The case's first sagittal T2 scan, and what else shows its recesses and foramina; None where it has no such scan, or no
-    level that may bear a lesion, or where its points are no column."""
+def base_of(case: PreparedCase, datalist: Datalist) -> Base:
+    """The case's first sagittal T2 scan, and what else shows its recesses and foramina.
+
+    Raises:
+        LevelsNotFoundError: It has no such scan, or no level that may bear a lesion, or its points are no column.
+    """
     scans = [volume for volume in case.volumes if volume.role == _SAGITTAL_T2]
     if not scans or len(case.discs) < 2:
-        return None
+        raise LevelsNotFoundError(f"it has {len(scans)} scans {_SAGITTAL_T2} and {len(case.discs)} discs: one and two are needed")
     grades = {level: f"disc_{case.degeneration.get(level.label)}" for level in case.discs} if case.degeneration else None
     levels = base_levels(case, grades)
     if not levels:
-        return None
+        raise LevelsNotFoundError("no disc is graded normal with a canal that is mild at most")
     scan = load_nifti(datalist.root / scans[0].image)
-    try:
-        canals = case.canals or find_canals(torch.from_numpy(scan.array), scan.affine, case.discs)
-        frames_of(case.discs, canals)
-    except LevelsNotFoundError:
-        return None
+    canals = case.canals or find_canals(torch.from_numpy(scan.array), scan.affine, case.discs)
+    frames_of(case.discs, canals)
     levels = tuple(level for level in levels if level in canals)
     sided = any(target.side is not None for target in case.targets)
     others = [volume for volume in case.volumes if sided and volume.role in (_SAGITTAL_T1, _AXIAL_T2)]
@@ -112,19 +112,24 @@ def write_copy(base: Base, out: Path, name: str, drawing: np.random.RandomState)
     if not measured:
         return None
     stored = f"volumes/{name}/{_SAGITTAL_T2}.nii"
-    _save(replace(base.sagittal_t2, array=simulated.image.numpy()), base.canals, _SAGITTAL_T2, out / stored)
-    others = _write_others(base, plan, out, name)
+    discs, canals = (
+        {level: carried(point, plan) for level, point in points.items()} for points in (base.case.discs, base.canals)
+    )
+    _save(replace(base.sagittal_t2, array=simulated.image.numpy()), canals, _SAGITTAL_T2, out / stored)
+    others = _write_others(base, plan, canals, out, name)
     shares = {
         entry.site.level: measured[entry.site.level].share if entry.lesions else 0.0
         for entry in plan
         if entry.site.level in measured
     }
+    targets = _canals_graded(base, plan, shares, stored) | _sides_graded(base, plan, others)
     case = replace(
         base.case,
         case=name,
         volumes=(PreparedVolume(stored, _SAGITTAL_T2), *others.values()),
-        canals=base.canals,
-        targets=_canals_graded(base, plan, shares, stored) | _sides_graded(base, plan, others),
+        discs=discs,
+        canals=canals,
+        targets={target: replace(found, point_ras_mm=carried(found.point_ras_mm, plan)) for target, found in targets.items()},
         degeneration=_discs_graded(base, drawn, shares),
         vertebrae={},
         schmorl_nodes={},
@@ -133,13 +138,15 @@ def write_copy(base: Base, out: Path, name: str, drawing: np.random.RandomState)
     return case, [_row(name, entry, drawn[level], measured[level]) for entry in plan if (level := entry.site.level) in measured]
 
 
-def _write_others(base: Base, plan: Sequence[LevelLesions], out: Path, name: str) -> dict[str, PreparedVolume]:
+def _write_others(
+    base: Base, plan: Sequence[LevelLesions], canals: Mapping[Level, Point], out: Path, name: str
+) -> dict[str, PreparedVolume]:
     """The other series with the same lesions, by the path of each without them."""
     written = {}
     for number, (volume, scan) in enumerate(base.others):
         path = f"volumes/{name}/{volume.role}_{number}.nii"
         changed = apply_lesions(torch.from_numpy(np.asarray(scan.array, np.float32)), scan.affine, plan)
-        _save(replace(scan, array=changed.numpy()), base.canals, volume.role, out / path)
+        _save(replace(scan, array=changed.numpy()), canals, volume.role, out / path)
         written[volume.image] = PreparedVolume(path, volume.role)
     return written
 
@@ -184,7 +191,7 @@ def _canals_graded(
         before = base.case.targets.get(target)
         if target.level in shares and (after := graded(target, before, 1 - shares[target.level])) is not None:
             found[target] = PreparedTarget(base.canals[target.level], after[0], image, after[1])
-        elif target.level not in planned and before is not None:
+        elif target.level in base.canals and target.level not in planned and before is not None:
             found[target] = replace(before, image=image)
     return found
 

@@ -21,7 +21,7 @@ from monai_spine.phantom.lesions.kinds import (
 )
 from monai_spine.phantom.lesions.sites import LevelSite
 
-__all__ = ["FAMILIES", "USUAL_WEIGHTS", "draw_lesions"]
+__all__ = ["FAMILIES", "USUAL_WEIGHTS", "check_weights", "draw_lesions", "takes"]
 
 FAMILIES: Mapping[str, tuple[float, float]] = {
     "degeneration": (0.0, 0.06),
@@ -41,6 +41,33 @@ ranks real herniations less well (docs/validity.md), and nothing lateral, which 
 
 _FLAVUM_IN_MIDLINE = 0.78
 _SLIPPING = (Level.L3_L4, Level.L4_L5, Level.L5_S1)
+
+
+def check_weights(weights: Mapping[str, float]) -> tuple[float, float]:
+    """Make sure that families with a weight take every share between the least and the largest one that they take.
+
+    Returns:
+        These two, as shares of the sac's depth.
+
+    Raises:
+        ValueError: A family is unknown, a weight is negative or infinite, none has one, or a share between is taken by none.
+    """
+    unknown = sorted(set(weights) - set(FAMILIES))
+    if unknown or any(not 0 <= weight < float("inf") for weight in weights.values()) or not any(weights.values()):
+        raise ValueError(f"Weights must be 0 or more, one above 0, of {', '.join(FAMILIES)}; got {dict(weights)}.")
+    ranges = sorted(FAMILIES[name] for name, weight in weights.items() if weight)
+    least, largest = ranges[0]
+    for low, high in ranges[1:]:
+        if low > largest:
+            raise ValueError(f"None of the families {sorted(weights)} takes shares between {largest:g} and {low:g}. Add one.")
+        largest = max(largest, high)
+    return least, largest
+
+
+def takes(weights: Mapping[str, float], level: Level, share: float) -> list[str]:
+    """The families with a weight that take such a share of the sac at a level; vertebrae slip from L3/L4 down."""
+    able = [name for name, (low, high) in FAMILIES.items() if low <= share <= high and weights.get(name, 0) > 0]
+    return able if level in _SLIPPING else [name for name in able if name != "listhesis"]
 
 
 def draw_lesions(
@@ -63,12 +90,8 @@ def draw_lesions(
     if not 0 <= share <= 0.92:
         raise ValueError(f"A share of the sac to take must be in [0, 0.92], got {share:g}.")
     chances = dict(USUAL_WEIGHTS if weights is None else weights)
-    unknown = sorted(set(chances) - set(FAMILIES))
-    if unknown or any(not 0 <= weight < float("inf") for weight in chances.values()):
-        raise ValueError(f"Weights must be 0 or more, of {', '.join(FAMILIES)}; got {chances}.")
-    able = [name for name, (low, high) in FAMILIES.items() if low <= share <= high and chances.get(name, 0) > 0]
-    if site.level not in _SLIPPING:
-        able = [name for name in able if name != "listhesis"]
+    check_weights(chances)
+    able = takes(chances, site.level, share)
     if not able:
         raise ValueError(f"None of the families {sorted(chances)} takes a share of {share:g} of the sac at {site.level.label}.")
     odds = np.array([chances[name] for name in able])

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from monai_spine.geometry import Point
 from monai_spine.phantom.lesions.fields import Local
-from monai_spine.phantom.lesions.kinds import Lesion
+from monai_spine.phantom.lesions.kinds import Lesion, Listhesis
 from monai_spine.phantom.lesions.sites import LevelSite
 from monai_spine.placement import ColumnFrame
 
-__all__ = ["LevelLesions", "along", "between", "from_local", "pull_points", "to_local", "turned"]
+__all__ = ["LevelLesions", "along", "between", "carried", "from_local", "pull_points", "to_local", "turned"]
 
 Floats = npt.NDArray[np.float64]
+
+_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,23 @@ def pull_points(points: Local, chain: Sequence[LevelLesions], *, frame: ColumnFr
             points = lesion.move(points, entry.site).source
         points = turned(points, between(entry.site.frame, frame))
     return points
+
+
+def carried(point_ras_mm: Point, plan: Sequence[LevelLesions]) -> Point:
+    """Where the slips of a plan carry a point of the column, RAS+ mm.
+
+    Other lesions leave it: the canal's point lies where the canal is and not where its tissue went.
+    """
+    place = np.array([*point_ras_mm, 1.0])
+    for entry in plan[::-1]:
+        for slip in (lesion for lesion in entry.lesions if isinstance(lesion, Listhesis)):
+            aside, source, up = (torch.tensor(value, dtype=torch.float64) for value in (to_local(entry.site.frame) @ place)[:3])
+            behind = source
+            for _ in range(_STEPS):
+                behind = behind + source - slip.move(Local(aside, behind, up), entry.site).source.behind
+            place = from_local(entry.site.frame) @ np.array([aside, behind, up, 1.0])
+    r, a, s = (float(value) for value in place[:3])
+    return r, a, s
 
 
 def from_local(frame: ColumnFrame) -> Floats:

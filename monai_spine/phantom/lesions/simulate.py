@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from monai_spine.anatomy import Level
-from monai_spine.geometry import Affine, check_affine, invert_affine
+from monai_spine.geometry import Affine, apply_affine, check_affine, invert_affine
 from monai_spine.phantom.lesions.fields import Local, canal_walls
 from monai_spine.phantom.lesions.losses import CanalLoss, measure_losses
 from monai_spine.phantom.lesions.plans import LevelLesions, along, between, from_local, to_local, turned
@@ -47,10 +47,24 @@ def simulate_lesions(image: Tensor, affine: Affine, plan: Sequence[LevelLesions]
 
     Returns:
         The image as float32 on its own device, and the losses.
+
+    Raises:
+        ValueError: The image is not (i, j, k) or not finite, or a level of the plan lies outside it.
     """
+    _check(image, affine, plan)
     moved, fade = _moved(image, affine, plan)
     losses = measure_losses(image, moved, affine, plan)
     return SimulatedScan(faded(moved, fade), losses)
+
+
+def _check(image: Tensor, affine: Affine, plan: Sequence[LevelLesions]) -> None:
+    if image.dim() != 3 or not bool(torch.isfinite(image).all()):
+        raise ValueError(f"Lesions need an image (i, j, k) of finite values, got the shape {tuple(image.shape)}, or NaN.")
+    to_voxel, size = invert_affine(affine), np.array(image.shape)
+    for site in (entry.site for entry in plan):
+        place = apply_affine(to_voxel, np.asarray(site.frame.origin_ras_mm))
+        if (((place < -0.5) | (place > size - 0.5)) & (size > 1)).any():
+            raise ValueError(f"{site.level.label} of the plan lies outside the image, on which its loss is to be measured.")
 
 
 def apply_lesions(image: Tensor, affine: Affine, plan: Sequence[LevelLesions]) -> Tensor:

@@ -32,11 +32,11 @@ from monai_spine.phantom.lesions.profiles import (
 )
 from monai_spine.placement import ColumnFrame, column_frames
 
-__all__ = ["LEAST_SPACING_MM", "LevelSite", "find_sites", "frames_of", "measure_site", "site_at"]
+__all__ = ["LevelSite", "check_column", "find_sites", "frames_of", "measure_site", "site_at"]
 
 Floats = npt.NDArray[np.float64]
 
-LEAST_SPACING_MM = 8.0
+_LEAST_SPACING_MM = 8.0
 """Two discs lie farther apart."""
 _CANAL_BEHIND_MM = (10.0, 45.0)
 _DEPTH_MM = (6.0, 26.0)
@@ -114,8 +114,10 @@ def frames_of(discs: Mapping[Level, Point], canals: Mapping[Level, Point]) -> di
     """The column's axes at each level that has both points.
 
     Raises:
-        LevelsNotFoundError: No level has a disc and a canal point, or two discs lie at one place.
+        LevelsNotFoundError: No level has a disc and a canal point, a point is no place, or they are no column (`check_column`).
     """
+    for points in (discs, canals):
+        check_column(points)
     found = [
         LevelPoint(level, discs[level], canals[level], confidence=1.0) for level in Level if level in discs and level in canals
     ]
@@ -124,13 +126,27 @@ def frames_of(discs: Mapping[Level, Point], canals: Mapping[Level, Point]) -> di
             f"No level has both a disc and a canal point ({len(discs)} discs, {len(canals)} canals): a lesion has no place. "
             "Give both, or let find_canals look for the canal on a T2 scan."
         )
-    for above, below in itertools.pairwise(found):
-        if math.dist(above.disc_ras_mm, below.disc_ras_mm) < LEAST_SPACING_MM:
-            raise LevelsNotFoundError(
-                f"The discs {above.level.label} and {below.level.label} are marked less than {LEAST_SPACING_MM:g} mm apart: "
-                "these are no two discs. Correct the points."
-            )
     return column_frames(Levels(levels=tuple(found), vertebrae=()))
+
+
+def check_column(points: Mapping[Level, Point]) -> None:
+    """Make sure that points of levels, of discs or of the canal, RAS+ mm, lie below each other.
+
+    Raises:
+        LevelsNotFoundError: A point is no place, two lie at one place, or one that is named for a lower level lies above.
+    """
+    levels = [level for level in Level if level in points]
+    for level in levels:
+        if not all(map(math.isfinite, points[level])):
+            raise LevelsNotFoundError(f"{level.label} is marked at {points[level]}, which is no place. Correct the point.")
+    for above, below in itertools.pairwise(levels):
+        if math.dist(points[above], points[below]) < _LEAST_SPACING_MM:
+            raise LevelsNotFoundError(
+                f"{above.label} and {below.label} are marked less than {_LEAST_SPACING_MM:g} mm apart: these are no two discs. "
+                "Correct the points."
+            )
+        if points[below][2] >= points[above][2]:
+            raise LevelsNotFoundError(f"{below.label} is marked above {above.label}. Correct the points' names.")
 
 
 def find_sites(

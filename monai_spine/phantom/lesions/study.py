@@ -5,7 +5,7 @@ OUT/lesions.csv                              what was drawn at each level, and w
 OUT/datalist.json                            findings as their loss grades them, what became of graded discs; splits, patients as
                                              of the bases
 OUT/settings.json                            what the lesions were drawn for; OUT takes no others
-OUT/finished/<case>.json                     while it is written: what became of each scan that is done
+OUT/finished/<number>.json                   while it is written: what became of each scan that is done
 
 What was killed goes on where it stopped.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_spine.errors import OutputError, TableError
+from monai_spine.errors import LevelsNotFoundError, OutputError, TableError
 from monai_spine.phantom.lesions.copies import COLUMNS, Row, base_of, write_copy
 from monai_spine.studies.prepared import (
     SPLITS,
@@ -44,11 +44,12 @@ _SUFFIX = "_lesions"
 
 @dataclass(frozen=True)
 class _Copies:
-    """What became of one scan: its number, its copies, and rows of `lesions.csv`."""
+    """What became of one scan: its number, its copies, rows of `lesions.csv`, and why there are none."""
 
     number: int
     cases: tuple[PreparedCase, ...]
     rows: tuple[Row, ...]
+    reason: str = ""
 
 
 def prepare_lesions(
@@ -88,7 +89,11 @@ def prepare_lesions(
             on_case()
     cases = [case for number in numbers for case in found[number].cases]
     if not cases:
-        raise TableError(f"No scan of {bases} is a sagittal_t2 with a level that may bear a lesion. Give a study that has some.")
+        first = next((f"; {case.case}: {found[at].reason}" for at, case in enumerate(datalist.cases)), "")
+        raise TableError(
+            f"No scan of {bases} is a sagittal_t2 with a level that may bear a lesion. Give a study that has some "
+            f"({len(datalist.cases)} scans{first})."
+        )
     write_rows(out / "lesions.csv", COLUMNS, [row for number in numbers for row in found[number].rows])
     names = {case.case for case in cases}
     splits = {
@@ -118,8 +123,8 @@ def _check_place(datalist: Datalist, out: Path, settings: dict[str, object]) -> 
     path = out / "settings.json"
     there = path.read_text(encoding="utf-8") if path.is_file() else None
     wanted = json.dumps(settings, indent=2) + "\n"
-    if there is None and (out / "datalist.json").exists():
-        raise OutputError(f"{out} holds a prepared study that was not made by this. Choose another folder.")
+    if there is None and out.is_dir() and any(out.iterdir()):
+        raise OutputError(f"{out} holds something that was not made by this. Choose another folder, or an empty one.")
     if there not in (None, wanted):
         raise OutputError(f"{out} holds lesions of other scans, copies or seed ({path}). Choose another folder, or remove it.")
     write_text(path, wanted)
@@ -129,14 +134,24 @@ def _copied(number: int, *, bases: Path, out: Path, copies: int, seed: int) -> _
     """All copies of one scan, as they were written before or now."""
     datalist = read_datalist(bases)
     case = datalist.cases[number]
-    record = _finished(out) / f"{case.case}.json"
+    record = _finished(out) / f"{number}.json"
     if record.is_file():
         there = json.loads(record.read_text(encoding="utf-8"))
-        return _Copies(number, tuple(map(case_from_json, there["cases"])), tuple(map(tuple, there["rows"])))
-    base = base_of(case, datalist)
-    names = ((copy, f"{case.case}_{copy}") for copy in range(copies))
-    written = [write_copy(base, out, name, np.random.RandomState([seed, number, copy])) for copy, name in names] if base else []
-    made = [copy for copy in written if copy is not None]
-    result = _Copies(number, tuple(case for case, _ in made), tuple(row for _, rows in made for row in rows))
-    write_text(record, json.dumps({"cases": [case_to_json(case) for case in result.cases], "rows": result.rows}))
+        return _Copies(number, tuple(map(case_from_json, there["cases"])), tuple(map(tuple, there["rows"])), there["reason"])
+    result = _drawn(number, case=case, datalist=datalist, out=out, copies=copies, seed=seed)
+    cases = [case_to_json(case) for case in result.cases]
+    write_text(record, json.dumps({"cases": cases, "rows": result.rows, "reason": result.reason}))
     return result
+
+
+def _drawn(number: int, *, case: PreparedCase, datalist: Datalist, out: Path, copies: int, seed: int) -> _Copies:
+    """Write all copies of one scan."""
+    try:
+        base = base_of(case, datalist)
+    except LevelsNotFoundError as error:
+        return _Copies(number, (), (), str(error))
+    names = ((copy, f"{case.case}_{copy}") for copy in range(copies))
+    written = [write_copy(base, out, name, np.random.RandomState([seed, number, copy])) for copy, name in names]
+    made = [copy for copy in written if copy is not None]
+    reason = "" if made else "its sac is nowhere wide and bright enough to be measured"
+    return _Copies(number, tuple(case for case, _ in made), tuple(row for _, rows in made for row in rows), reason)
