@@ -32,11 +32,11 @@ _KINDS: tuple[TargetKind, ...] = tuple(TargetKind(condition, side) for condition
 
 COHORT_COLUMNS: tuple[str, ...] = (
     "study", "study_instance_uid", "source", "levels_found", "graded", "not_assessable", *(kind.slug for kind in _KINDS), "flags",
-    "referred", "reason",
+    "referred", "reason", "notice",
 )  # fmt: skip
 """Columns of cohort.csv: per kind of target the worst severity over its levels, empty where none was graded; `flags`: how series
 were read, in sentences, and what is doubtful about levels, in a word each; how many findings are referred to a reader; `reason`:
-why findings were not graded, or without one of their series; see `common_reasons`."""
+why findings were not graded, or without one of their series; see `common_reasons`; `notice`: what the graders were trained on."""
 
 FAILURE_COLUMNS: tuple[str, ...] = ("study", "source", "error", "exit_code", "message")
 
@@ -181,7 +181,9 @@ def _cohort_row(row: _Row) -> tuple[object, ...]:
     worst = [None if found is None else found[0].value for found in row.worst.values()]
     flags = "; ".join(str(flag) for flag in row.result["flags"])
     counts = (len(row.result["levels"]), row.count("graded"), row.count("not_assessable"))
-    return row.study, about["study_instance_uid"], about["source"], *counts, *worst, flags, row.referred, "; ".join(row.reasons)
+    notice = row.result["provenance"].get("notice", "")
+    reasons = "; ".join(row.reasons)
+    return row.study, about["study_instance_uid"], about["source"], *counts, *worst, flags, row.referred, reasons, notice
 
 
 def _failure_row(failure: FailureLike) -> tuple[object, ...]:

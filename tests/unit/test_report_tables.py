@@ -88,6 +88,9 @@ def test_a_run_is_summed_up_from_what_lies_in_its_folder(tmp_path: Path) -> None
     assert (cohort[0]["graded"], cohort[0]["not_assessable"], cohort[0]["spinal_canal_stenosis"]) == ("23", "2", "severe")
     assert cohort[0]["referred"] == "1"
     assert cohort[0]["reason"] == "only 33 % of its 64 × 64 × 32 mm block lies inside the scan (at least 50 % is needed)"
+    result = json.loads((tmp_path / "20" / "result.json").read_text(encoding="utf-8"))
+    assert cohort[0]["notice"] == result["provenance"]["notice"]
+    assert "trained on simulated images" in cohort[0]["notice"]
     assert note == "submission.csv: 4 of 50 rows hold the prior of the training set, because they were not graded."
 
 
