@@ -134,7 +134,7 @@ class RandSimulateLesiond(Randomizable, MapTransform):
         for key in others:
             result[key] = _like(result[key], apply_lesions(*_image(result[key]), plan))
         for key in (self.discs_key, self.canals_key):
-            result[key] = {name: carried((r, a, s), plan) for name, (r, a, s) in result[key].items()}
+            result[key] = carried(dict(result[key]), plan)
         result["lesion"] |= {
             "family": family,
             "asked_share": float(share),

@@ -333,8 +333,8 @@ def test_points_go_where_a_vertebra_slips(slip_mm: float) -> None:
     plan = [LevelLesions(here, (Listhesis(slip_mm), Bulge(5.0)))]
     slip = [LevelLesions(here, (Listhesis(slip_mm),))]
     for points in (DISCS, CANALS):
-        for level, point in points.items():
-            there = carried(point, plan)
+        for level, there in carried(points, plan).items():
+            point = points[level]
             local = to_local(here.frame) @ [*there, 1.0]
             back = pull_points(Local(*torch.from_numpy(local[:3])), slip, frame=here.frame)
             source = from_local(here.frame) @ [float(back.aside), float(back.behind), float(back.up), 1.0]
@@ -343,7 +343,7 @@ def test_points_go_where_a_vertebra_slips(slip_mm: float) -> None:
                 assert there == pytest.approx(point)
             else:
                 assert (there[1] - point[1]) / slip_mm > 0.1
-    assert carried(DISCS[Level.L4_L5], [LevelLesions(here, (Bulge(5.0),))]) == DISCS[Level.L4_L5]
+    assert carried(DISCS, [LevelLesions(here, (Bulge(5.0),))]) == DISCS
     moved = RandSimulateLesiond(weights={"listhesis": 1}, shares=(0.3, 0.3), seed=1)(example(*column()))
     assert moved["canals"]["L3/L4"] != CANALS[Level.L3_L4]
 

@@ -112,9 +112,7 @@ def write_copy(base: Base, out: Path, name: str, drawing: np.random.RandomState)
     if not measured:
         return None
     stored = f"volumes/{name}/{_SAGITTAL_T2}.nii"
-    discs, canals = (
-        {level: carried(point, plan) for level, point in points.items()} for points in (base.case.discs, base.canals)
-    )
+    discs, canals = carried(base.case.discs, plan), carried(base.canals, plan)
     _save(replace(base.sagittal_t2, array=simulated.image.numpy()), canals, _SAGITTAL_T2, out / stored)
     others = _write_others(base, plan, canals, out, name)
     shares = {
@@ -123,13 +121,14 @@ def write_copy(base: Base, out: Path, name: str, drawing: np.random.RandomState)
         if entry.site.level in measured
     }
     targets = _canals_graded(base, plan, shares, stored) | _sides_graded(base, plan, others)
+    points = carried({target: found.point_ras_mm for target, found in targets.items()}, plan)
     case = replace(
         base.case,
         case=name,
         volumes=(PreparedVolume(stored, _SAGITTAL_T2), *others.values()),
         discs=discs,
         canals=canals,
-        targets={target: replace(found, point_ras_mm=carried(found.point_ras_mm, plan)) for target, found in targets.items()},
+        targets={target: replace(found, point_ras_mm=points[target]) for target, found in targets.items()},
         degeneration=_discs_graded(base, drawn, shares),
         vertebrae={},
         schmorl_nodes={},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ __all__ = ["LevelLesions", "along", "between", "carried", "from_local", "pull_po
 
 Floats = npt.NDArray[np.float64]
 
-_STEPS = 40
+Name = TypeVar("Name")
+
+_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,22 @@ def pull_points(points: Local, chain: Sequence[LevelLesions], *, frame: ColumnFr
     return points
 
 
-def carried(point_ras_mm: Point, plan: Sequence[LevelLesions]) -> Point:
-    """Where the slips of a plan carry a point of the column, RAS+ mm.
+def carried(points_ras_mm: Mapping[Name, Point], plan: Sequence[LevelLesions]) -> dict[Name, Point]:
+    """Where the slips of a plan carry points of the column, RAS+ mm.
 
-    Other lesions leave it: the canal's point lies where the canal is and not where its tissue went.
+    Other lesions leave them: the canal's point lies where the canal is and not where its tissue went.
     """
-    place = np.array([*point_ras_mm, 1.0])
-    for entry in plan[::-1]:
-        for slip in (lesion for lesion in entry.lesions if isinstance(lesion, Listhesis)):
-            aside, source, up = (torch.tensor(value, dtype=torch.float64) for value in (to_local(entry.site.frame) @ place)[:3])
-            behind = source
-            for _ in range(_STEPS):
-                behind = behind + source - slip.move(Local(aside, behind, up), entry.site).source.behind
-            place = from_local(entry.site.frame) @ np.array([aside, behind, up, 1.0])
-    r, a, s = (float(value) for value in place[:3])
-    return r, a, s
+    slips = [(entry.site, lesion) for entry in plan[::-1] for lesion in entry.lesions if isinstance(lesion, Listhesis)]
+    if not slips or not points_ras_mm:
+        return dict(points_ras_mm)
+    places = np.array([[*point, 1.0] for point in points_ras_mm.values()]).T
+    for site, slip in slips:
+        aside, source, up, ones = torch.from_numpy(to_local(site.frame) @ places)
+        behind = source
+        for _ in range(_STEPS):
+            behind = behind + source - slip.move(Local(aside, behind, up), site).source.behind
+        places = from_local(site.frame) @ torch.stack([aside, behind, up, ones]).numpy()
+    return {name: (float(r), float(a), float(s)) for name, (r, a, s) in zip(points_ras_mm, places[:3].T, strict=True)}
 
 
 def from_local(frame: ColumnFrame) -> Floats:
