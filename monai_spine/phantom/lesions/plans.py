@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 Name = TypeVar("Name")
 
-_STEPS = 30
+_STEPS, _CLOSE_MM = 30, 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ def carried(points_ras_mm: Mapping[Name, Point], plan: Sequence[LevelLesions]) -
         aside, source, up, ones = torch.from_numpy(to_local(site.frame) @ places)
         behind = source
         for _ in range(_STEPS):
-            behind = behind + source - slip.move(Local(aside, behind, up), site).source.behind
+            step = source - slip.move(Local(aside, behind, up), site).source.behind
+            behind = behind + step
+            if float(step.abs().max()) < _CLOSE_MM:
+                break
         places = from_local(site.frame) @ torch.stack([aside, behind, up, ones]).numpy()
     return {name: (float(r), float(a), float(s)) for name, (r, a, s) in zip(points_ras_mm, places[:3].T, strict=True)}
 
